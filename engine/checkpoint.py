@@ -1,0 +1,219 @@
+"""Checkpoints: one safetensors file a shard and a JSON document. Complete, or invisible.
+
+    checkpoints/000007/{shard-00.safetensors, shard-01.safetensors, checkpoint.json}
+
+Files are written under `000007.partial`, synced, and the folder renamed. The document holds a
+SHA-256 of every vector, what the run is (its identity) and which samples the vectors contain.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from engine.frames import as_bytes
+from engine.ledger import Range
+
+log = logging.getLogger(__name__)
+_DOCUMENT = "checkpoint.json"
+_FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is damaged; the message names file and tensor."""
+
+
+class CheckpointMismatchError(ValueError):
+    """A checkpoint belongs to another run; the message lists the fields that differ."""
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """What the document says of one shard's file."""
+
+    version: int
+    digests: dict[str, str]  # SHA-256 of each vector's bytes by name
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint; vectors are read from its folder on demand."""
+
+    folder: Path
+    identity: dict[str, str]
+    shards: tuple[ShardFile, ...]
+    counted: tuple[Range, ...]
+    num_steps: int
+    elapsed_s: float
+    final: bool
+
+    @property
+    def id(self) -> int:
+        return int(self.folder.name)
+
+    @property
+    def num_counted(self) -> int:
+        """Samples whose gradients these parameters contain."""
+        return sum(r.stop - r.start for r in self.counted)
+
+    def read_shard(self, shard: int) -> dict[str, Tensor]:
+        """All vectors of one shard by name ("values" and the rule's slots).
+
+        Raises:
+            CheckpointError: missing, torn or altered.
+        """
+        path = self.folder / shard_file_name(shard)
+        expected = self.shards[shard].digests
+        try:
+            vectors = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path}: cannot be read: {error}") from error
+        if vectors.keys() != expected.keys():
+            raise CheckpointError(f"{path}: holds {sorted(vectors)}, want {sorted(expected)}")
+        for name, vector in vectors.items():
+            if (found := _digest(vector)) != expected[name]:
+                raise CheckpointError(
+                    f"{path}: tensor {name!r} was altered: SHA-256 {found}, want {expected[name]}"
+                )
+        return vectors
+
+    def read_parameters(self) -> Tensor:
+        """The whole parameter vector, shape (P,)."""
+        return torch.cat([self.read_shard(k)["values"] for k in range(len(self.shards))])
+
+
+def shard_file_name(shard: int) -> str:
+    return f"shard-{shard:02d}.safetensors"
+
+
+def partial_folder(checkpoints: Path, id: int) -> Path:
+    """Where the files of checkpoint `id` are written before it is complete."""
+    return checkpoints / f"{id:06d}.partial"
+
+
+def write_shard(folder: Path, shard: int, vectors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Write and sync one shard's file into `folder`; return the digest of each vector."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / shard_file_name(shard)
+    save_file(dict(vectors), path)
+    _sync(path)
+    return {name: _digest(vector) for name, vector in vectors.items()}
+
+
+def commit(
+    checkpoints: Path,
+    id: int,
+    *,
+    identity: Mapping[str, str],
+    shards: Sequence[ShardFile],
+    counted: Sequence[Range],
+    num_steps: int,
+    elapsed_s: float,
+    final: bool,
+    keep: int,
+) -> Checkpoint:
+    """Make checkpoint `id` visible, its shard files being written; forget all but `keep`."""
+    partial, folder = partial_folder(checkpoints, id), checkpoints / f"{id:06d}"
+    document = {
+        "format": _FORMAT,
+        "identity": dict(identity),
+        "shards": [asdict(shard) for shard in shards],
+        "counted": counted,
+        "num_steps": num_steps,
+        "elapsed_s": elapsed_s,
+        "final": final,
+    }
+    (partial / _DOCUMENT).write_text(json.dumps(document, indent=1))
+    _sync(partial / _DOCUMENT)
+    _sync(partial)
+    partial.rename(folder)
+    _sync(checkpoints)
+    _prune(checkpoints, keep)
+    return read(folder)
+
+
+def newest(checkpoints: Path, identity: Mapping[str, str]) -> Checkpoint | None:
+    """The newest complete checkpoint, or None; a damaged one is skipped with a warning.
+
+    Raises:
+        CheckpointMismatchError: it belongs to a run of another identity.
+    """
+    for folder in sorted(checkpoints.glob("[0-9]" * 6), reverse=True):
+        try:
+            checkpoint = read(folder)
+            _check_identity(checkpoint, identity)
+            for shard in range(len(checkpoint.shards)):
+                checkpoint.read_shard(shard)
+        except CheckpointError as error:
+            log.warning("checkpoint skipped: %s", error)
+            continue
+        return checkpoint
+    return None
+
+
+def next_id(checkpoints: Path) -> int:
+    """A number that no checkpoint, whole or partial, has yet. Torn partial ones are removed."""
+    for partial in checkpoints.glob("*.partial"):
+        shutil.rmtree(partial)
+    return max((int(f.name) for f in checkpoints.glob("[0-9]" * 6)), default=-1) + 1
+
+
+def read(folder: Path) -> Checkpoint:
+    path = folder / _DOCUMENT
+    try:
+        document: dict[str, Any] = json.loads(path.read_text())
+        if document["format"] != _FORMAT:
+            raise CheckpointError(f"{path}: format {document['format']}, want {_FORMAT}")
+        return Checkpoint(
+            folder=folder,
+            identity=document["identity"],
+            shards=tuple(ShardFile(**shard) for shard in document["shards"]),
+            counted=tuple(Range(*r) for r in document["counted"]),
+            num_steps=document["num_steps"],
+            elapsed_s=document["elapsed_s"],
+            final=document["final"],
+        )
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: no readable checkpoint: {error!r}") from error
+
+
+def _check_identity(checkpoint: Checkpoint, identity: Mapping[str, str]) -> None:
+    names = sorted(checkpoint.identity.keys() | identity.keys())
+    differences = [
+        f"  {name}: checkpoint {checkpoint.identity.get(name)}, this run {identity.get(name)}"
+        for name in names
+        if checkpoint.identity.get(name) != identity.get(name)
+    ]
+    if differences:
+        raise CheckpointMismatchError(
+            f"{checkpoint.folder} belongs to another run; it differs in\n"
+            + "\n".join(differences)
+            + "\nUse the configuration it was made with, or another paths.run_name."
+        )
+
+
+def _prune(checkpoints: Path, keep: int) -> None:
+    for folder in sorted(checkpoints.glob("[0-9]" * 6))[:-keep]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _digest(vector: Tensor) -> str:
+    return hashlib.sha256(as_bytes(vector.contiguous())).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

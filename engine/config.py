@@ -1,0 +1,124 @@
+"""Configuration of distributed training. Light: imports neither torch nor distributed."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SgdConfig:
+    """w -= learning_rate * (g + weight_decay * w)."""
+
+    name: Literal["sgd"] = "sgd"
+    learning_rate: float = Field(default=0.01, gt=0.0)
+    weight_decay: float = Field(default=0.0, ge=0.0)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class MomentumConfig:
+    """SGD with momentum as torch.optim.SGD writes it (Simonyan & Zisserman 2015, 3.1)."""
+
+    name: Literal["momentum"] = "momentum"
+    learning_rate: float = Field(default=0.01, gt=0.0)
+    momentum: float = Field(default=0.9, gt=0.0, lt=1.0)
+    weight_decay: float = Field(default=0.0, ge=0.0)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AdagradConfig:
+    """The paper's rule on the shard (Dean et al. 2012, 4.1): gamma / sqrt(sum of squares)."""
+
+    name: Literal["adagrad"] = "adagrad"
+    gamma: float = Field(default=0.01, gt=0.0)
+    epsilon: float = Field(default=0.0, ge=0.0)  # the paper has none; 0/0 counts as 0
+    weight_decay: float = Field(default=0.0, ge=0.0)
+
+
+RuleConfig = Annotated[SgdConfig | MomentumConfig | AdagradConfig, Field(discriminator="name")]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ScheduleConfig:
+    """Divide the rule's rate by drop_by[i] once the fraction drop_at[i] of the run is leased."""
+
+    drop_at: tuple[float, ...] = ()
+    drop_by: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.drop_at) != len(self.drop_by):
+            raise ValueError(
+                f"drop_at has {len(self.drop_at)} entries, drop_by {len(self.drop_by)}: "
+                "want as many of each"
+            )
+        if list(self.drop_at) != sorted(self.drop_at) or not all(0 < x < 1 for x in self.drop_at):
+            raise ValueError(f"drop_at={self.drop_at}: want rising fractions between 0 and 1")
+        if not all(x > 0 for x in self.drop_by):
+            raise ValueError(f"drop_by={self.drop_by}: want divisors above 0")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TrainingConfig:
+    """What every algorithm needs to know of a run."""
+
+    minibatch_size: int = Field(default=256, ge=1)
+    num_epochs: int = Field(default=74, ge=1)
+    rule: RuleConfig = Field(default_factory=MomentumConfig)
+    schedule: ScheduleConfig = ScheduleConfig()
+    seed: int = Field(default=0, ge=0)
+    prefetch: int = Field(default=4, ge=1)  # mini-batches read ahead by each replica
+    validate_every_epochs: float = Field(default=1.0, gt=0.0)
+    checkpoint_every_s: float = Field(default=300.0, gt=0.0)
+    keep_checkpoints: int = Field(default=2, ge=1)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DownpourConfig(TrainingConfig):
+    """Downpour SGD. Symbols are those of Dean et al. 2012, Algorithm 1.1."""
+
+    name: Literal["downpour"] = "downpour"
+    n_fetch: int = Field(default=1, ge=1)  # mini-batches between fetches
+    n_push: int = Field(default=1, ge=1)  # mini-batches between pushes
+    alpha: float = Field(default=0.0, ge=0.0)  # the replica's own step between fetches
+    overlap_fetch: bool = False  # compute does not wait for the fetch: one update staler
+    warm_start_steps: int = Field(default=0, ge=0)  # one replica alone for so many mini-batches
+    max_staleness: int | None = Field(default=None, ge=0)  # pushes staler than this are refused
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SingleConfig(TrainingConfig):
+    """The baseline: one plain torch loop in one process."""
+
+    name: Literal["single"] = "single"
+
+
+AlgorithmConfig = Annotated[DownpourConfig | SingleConfig, Field(discriminator="name")]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ClusterConfig:
+    """The processes of one run: each replica and each shard is a Dask worker of its own."""
+
+    num_replicas: int = Field(default=2, ge=1)
+    num_shards: int = Field(default=2, ge=1)
+    threads_per_replica: int | None = Field(default=None, ge=1)  # None: cores / replicas
+    host: str = "127.0.0.1"
+    dashboard_port: int = Field(default=0, ge=0, le=65535)  # 0: any free port
+    start_timeout_s: float = Field(default=60.0, gt=0.0)
+    heartbeat_interval_s: float = Field(default=1.0, gt=0.0)
+    heartbeat_timeout_s: float = Field(default=8.0, gt=0.0)
+    max_restarts: int = Field(default=20, ge=0)  # of one role before the run gives up
+
+    def __post_init__(self) -> None:
+        if self.heartbeat_timeout_s < 3 * self.heartbeat_interval_s:
+            raise ValueError(
+                f"heartbeat_timeout_s={self.heartbeat_timeout_s} is below three times "
+                f"heartbeat_interval_s={self.heartbeat_interval_s}"
+            )
+        if self.host not in {"127.0.0.1", "::1", "localhost"}:
+            raise ValueError(
+                f"host={self.host}: only loopback addresses are served without TLS, "
+                "and TLS is not available yet"
+            )

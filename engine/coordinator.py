@@ -1,0 +1,247 @@
+"""The coordinator's decisions: who works on what, who is alive, what happens next. Pure.
+
+Messages and the clock come in as arguments, instructions go out; sockets, files and Dask are in
+`engine.coordinator_server` and `engine.dask_train`. It never holds a parameter vector.
+
+    replica: hello → welcome, then lease* and progress*, heartbeats in between
+    shard:   hello → assign → serving, then fence* and snapshot* on our demand
+"""
+
+from engine.config import ClusterConfig, DownpourConfig
+from engine.frames import Message
+from engine.instructions import Drop, Finish, Instruction, Record, RunFailedError, Send
+from engine.ledger import Holder, Ledger, Progress
+from engine.schedule import scale_at
+from engine.seats import ReplicaSeat, Seat, ShardSeat
+from engine.snapshots import Snapshots
+
+
+class Coordinator:
+    """Drives one Downpour run; see the module's docstring for the conversation."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        snapshots: Snapshots,
+        config: DownpourConfig,
+        cluster: ClusterConfig,
+        *,
+        checkpoint: str,
+        num_steps: int,
+    ) -> None:
+        """Start with nobody connected.
+
+        Args:
+            checkpoint: what shards restore when their memory is new.
+            num_steps: mini-batches done before, in the run that is resumed.
+        """
+        self._ledger = ledger
+        self._snapshots = snapshots
+        self._config = config
+        self._cluster = cluster
+        self._checkpoint = checkpoint
+        self._num_steps = num_steps
+        self._replicas = [ReplicaSeat() for _ in range(cluster.num_replicas)]
+        self._shards = [ShardSeat() for _ in range(cluster.num_shards)]
+        self._roles: dict[int, tuple[str, int]] = {}  # peer -> role and index
+        self._settling: dict[Holder, dict[int, Progress | None]] = {}
+        self._finished = False
+
+    def hear(self, peer: int, message: Message, now: float) -> list[Instruction]:
+        """A message from a connected peer."""
+        if message["op"] == "hello":
+            return self._greet(peer, message, now)
+        if peer not in self._roles:  # dropped since; what it says no longer counts
+            return []
+        role, index = self._roles[peer]
+        if role == "replica":
+            self._replicas[index].heard = now
+            return self._hear_replica(index, message)
+        self._shards[index].heard = now
+        return self._hear_shard(index, message, now)
+
+    def lose(self, peer: int, reason: str) -> list[Instruction]:
+        """A connection ended."""
+        if peer not in self._roles:
+            return []
+        role, index = self._roles.pop(peer)
+        lose = self._lose_replica if role == "replica" else self._lose_shard
+        return lose(index, reason)
+
+    def tick(self, now: float) -> list[Instruction]:
+        """Time has passed: who is silent, what is due?"""
+        instructions = self._drop_silent(now)
+        if self._finished or not all(shard.address for shard in self._shards):
+            return instructions
+        if request := self._snapshots.request(now):
+            instructions += [Send(s.peer, request) for s in self._shards if s.peer is not None]
+        return instructions
+
+    def measured(self, final: bool) -> list[Instruction]:
+        """The committed checkpoint has been validated."""
+        self._snapshots.measured()
+        if not final:
+            return []
+        self._finished = True
+        return [*(Send(peer, {"op": "stop"}) for peer in self._roles), Finish()]
+
+    def _greet(self, peer: int, hello: Message, now: float) -> list[Instruction]:
+        role, index = str(hello["role"]), int(hello["index"])
+        seat: Seat = self._replicas[index] if role == "replica" else self._shards[index]
+        lost = self.lose(seat.peer, "a successor connected") if seat.peer is not None else []
+        self._roles[peer] = (role, index)
+        seat.take(peer, int(hello["pid"]), str(hello["worker"]), now)
+        if isinstance(seat, ReplicaSeat):
+            seat.incarnation += 1
+            seat.welcomed = False
+            return lost + self._welcome()
+        assert isinstance(seat, ShardSeat)
+        seat.epoch += 1
+        assign = {"op": "assign", "epoch": seat.epoch, "checkpoint": self._checkpoint}
+        return [*lost, Send(peer, assign)]
+
+    def _welcome(self) -> list[Instruction]:
+        """Welcome the replicas that wait, while every shard serves."""
+        addresses = [(*s.address, s.epoch) for s in self._shards if s.address]
+        if len(addresses) < len(self._shards) or self._finished:
+            return []
+        instructions: list[Instruction] = []
+        for index, seat in enumerate(self._replicas):
+            if seat.peer is not None and not seat.welcomed:
+                seat.welcomed = True
+                welcome = {"op": "welcome", "incarnation": seat.incarnation, "shards": addresses}
+                values = {"replica": index, "incarnation": seat.incarnation, "pid": seat.pid}
+                instructions += [Send(seat.peer, welcome), Record("replica_joined", values)]
+        return instructions
+
+    def _hear_replica(self, index: int, message: Message) -> list[Instruction]:
+        match message["op"]:
+            case "lease":
+                return self._lend(index)
+            case "progress":
+                return self._count(index, message)
+        return []
+
+    def _lend(self, index: int) -> list[Instruction]:
+        seat = self._replicas[index]
+        assert seat.peer is not None
+        scale = scale_at(self._config.schedule, self._ledger.num_leased / self._ledger.num_total)
+        lease = None if self._held_back(index) else self._ledger.lease((index, seat.incarnation))
+        done = self._ledger.complete
+        return [Send(seat.peer, {"op": "lease", "lease": lease, "scale": scale, "done": done})]
+
+    def _held_back(self, index: int) -> bool:
+        """Warm start: one replica alone until `warm_start_steps` steps are done (4.1)."""
+        present = [i for i, seat in enumerate(self._replicas) if seat.peer is not None]
+        return self._num_steps < self._config.warm_start_steps and index != min(present)
+
+    def _count(self, index: int, message: Message) -> list[Instruction]:
+        seat = self._replicas[index]
+        self._ledger.count((index, seat.incarnation), Progress(*message["progress"]))
+        refusals: list[Instruction] = [
+            Record("push_refused", {"replica": index, "message": text, "pushes": count})
+            for text, count in message["refused"].items()
+        ]
+        if not message["steps"]:
+            return refusals
+        self._num_steps += message["steps"]
+        seat.samples += message["samples"]
+        row = {
+            "replica": index,
+            "samples": self._ledger.num_counted,
+            "replica_samples": seat.samples,
+            "loss": message["loss_sum"] / message["samples"],
+            "images_per_s": message["samples"] / message["seconds"],
+            "staleness": message["staleness"],
+            "waiting_s": message["waiting_s"],
+        }
+        return [Record("progress", row), *refusals]
+
+    def _lose_replica(self, index: int, reason: str) -> list[Instruction]:
+        seat = self._replicas[index]
+        seat.peer = None
+        if self._ledger.complete or not seat.welcomed:
+            return []
+        self._check_restarts("replica", index, seat, reason)
+        holder = (index, seat.incarnation)
+        self._settling[holder] = {}
+        values = {"replica": index, "incarnation": seat.incarnation, "pid": seat.pid}
+        fences = [self._fence(shard, holder) for shard in self._shards if shard.address]
+        return [Record("replica_lost", values | {"reason": reason}), *fences]
+
+    def _fence(self, shard: ShardSeat, holder: Holder) -> Instruction:
+        assert shard.peer is not None
+        replica, incarnation = holder
+        return Send(shard.peer, {"op": "fence", "replica": replica, "incarnation": incarnation})
+
+    def _hear_shard(self, index: int, message: Message, now: float) -> list[Instruction]:
+        match message["op"]:
+            case "serving":
+                return self._serving(index, message)
+            case "fenced":
+                return self._fenced(index, message)
+            case "snapshotted":
+                commit = self._snapshots.answer(index, message, self._num_steps, now)
+                return [commit] if commit else []
+            case "snapshot_failed":
+                record = self._snapshots.fail(index, message, now)
+                return [record] if record else []
+        return []
+
+    def _serving(self, index: int, message: Message) -> list[Instruction]:
+        seat = self._shards[index]
+        seat.address = (message["host"], message["port"])
+        values = {"shard": index, "epoch": seat.epoch, "version": message["version"]}
+        values |= {"restored_from": message["restored_from"], "pid": seat.pid}
+        moved = {"op": "shard", "index": index, "address": (*seat.address, seat.epoch)}
+        return [
+            Record("shard_serving", values),
+            *(Send(r.peer, moved) for r in self._replicas if r.peer is not None and r.welcomed),
+            *(self._fence(seat, holder) for holder in self._settling),
+            *self._welcome(),
+        ]
+
+    def _fenced(self, index: int, message: Message) -> list[Instruction]:
+        holder = (message["replica"], message["incarnation"])
+        if holder not in self._settling:
+            return []
+        progress = message["progress"]
+        answers = self._settling[holder]
+        answers[index] = Progress(*progress) if progress else None
+        if len(answers) < len(self._shards):
+            return []
+        # A push that reached any shard counts: its samples are not read again.
+        reached = max((p for p in answers.values() if p), default=None)
+        returned = self._ledger.settle(holder, reached)
+        del self._settling[holder]
+        values = {"replica": holder[0], "incarnation": holder[1], "samples_returned": returned}
+        return [Record("replica_settled", values)]
+
+    def _lose_shard(self, index: int, reason: str) -> list[Instruction]:
+        seat = self._shards[index]
+        seat.peer = seat.address = None
+        if self._finished:
+            return []
+        self._snapshots.abandon()
+        self._check_restarts("shard", index, seat, reason)
+        values = {"shard": index, "epoch": seat.epoch, "pid": seat.pid, "reason": reason}
+        return [Record("shard_lost", values)]
+
+    def _drop_silent(self, now: float) -> list[Instruction]:
+        timeout = self._cluster.heartbeat_timeout_s
+        seats: list[Seat] = [*self._replicas, *self._shards]
+        instructions: list[Instruction] = []
+        for seat in seats:
+            if seat.peer is not None and now - seat.heard > timeout:
+                peer = seat.peer
+                instructions.append(Drop(peer, seat.pid, seat.worker))
+                instructions += self.lose(peer, f"silent for {timeout:g} s")
+        return instructions
+
+    def _check_restarts(self, role: str, index: int, seat: Seat, reason: str) -> None:
+        seat.restarts += 1
+        if seat.restarts > self._cluster.max_restarts:
+            raise RunFailedError(
+                f"{role} {index} was lost {seat.restarts} times, cluster.max_restarts="
+                f"{self._cluster.max_restarts}; the last time: {reason}"
+            )

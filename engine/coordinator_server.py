@@ -1,0 +1,89 @@
+"""The coordinator's sockets: turns connections into events, one queue for all of them."""
+
+import queue
+import secrets
+import socket
+import threading
+from typing import NamedTuple
+
+from engine.frames import Message, listen, receive, send
+
+
+class Heard(NamedTuple):
+    """A message from a peer that showed the run's token."""
+
+    peer: int
+    message: Message
+
+
+class Lost(NamedTuple):
+    """A peer's connection ended."""
+
+    peer: int
+    reason: str
+
+
+class CoordinatorServer:
+    """Accepts replicas and shards; `events` yields what they say, `send` answers."""
+
+    def __init__(self, host: str) -> None:
+        self.token = secrets.token_hex(16)
+        self.events: queue.Queue[Heard | Lost] = queue.Queue()
+        self._listener = listen(host)
+        self._peers: dict[int, socket.socket] = {}
+        self._next_peer = 1
+        threading.Thread(target=self._accept, name="coordinator", daemon=True).start()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self._listener.getsockname()[:2]
+        return host, port
+
+    def send(self, peer: int, message: Message) -> None:
+        """Send; a peer that is gone is reported by its reader as Lost."""
+        try:
+            send(self._peers[peer], message)
+        except (KeyError, OSError):
+            return
+
+    def drop(self, peer: int) -> None:
+        """Close a peer's connection."""
+        if sock := self._peers.pop(peer, None):
+            # shutdown() wakes the thread that waits in receive(); close() alone would not
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                return
+
+    def close(self) -> None:
+        """Stop accepting and drop everybody."""
+        self._listener.close()
+        for peer in list(self._peers):
+            self.drop(peer)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:  # closed
+                return
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            peer, self._next_peer = self._next_peer, self._next_peer + 1
+            threading.Thread(target=self._read, args=(peer, sock), daemon=True).start()
+
+    def _read(self, peer: int, sock: socket.socket) -> None:
+        reason = "connection closed"
+        with sock:
+            try:
+                hello = receive(sock)
+                if not secrets.compare_digest(str(hello.get("token")), self.token):
+                    return
+                self._peers[peer] = sock
+                self.events.put(Heard(peer, hello))
+                while True:
+                    self.events.put(Heard(peer, receive(sock)))
+            except OSError as error:
+                reason = str(error)
+            finally:
+                self._peers.pop(peer, None)
+                self.events.put(Lost(peer, reason))

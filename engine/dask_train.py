@@ -1,0 +1,150 @@
+"""Downpour SGD on Dask workers: starts the roles, and carries out the coordinator's decisions.
+
+Call it in the main thread, where signals arrive: whatever ends it, the roles are told to stop and
+the memory files are removed.
+"""
+
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import distributed
+
+from engine import memory
+from engine.config import ClusterConfig, DownpourConfig, RuleConfig
+from engine.coordinator_server import CoordinatorServer
+from engine.events import EventLog, Listener, ignore
+from engine.instructions import (
+    RunFailedError,
+)
+from engine.problem import ProblemFactory
+from engine.replica_role import run_replica
+from engine.result import TrainingResult
+from engine.run_spec import RunSpec
+from engine.shard_role import serve_shard
+from engine.start import full_identity, resume_or_begin
+from engine.training import Training
+
+log = logging.getLogger(__name__)
+Roles = list["distributed.Future[None]"]
+_STOP_S = 10.0
+
+
+def train_downpour(
+    client: distributed.Client,
+    factory: ProblemFactory,
+    config: DownpourConfig,
+    cluster: ClusterConfig,
+    folder: Path,
+    identity: Mapping[str, str],
+    listen: Listener = ignore,
+) -> TrainingResult:
+    """Train by Downpour SGD (Dean et al. 2012, 4.1) until every sample of every epoch counts.
+
+    Args:
+        client: of a cluster whose workers offer the resources "replica-0", "shard-0" and so on,
+            one each.
+        factory: builds the problem; called here, and in each replica's process.
+        folder: of the run; gets `checkpoints/` and `events.jsonl`. Training goes on from the
+            newest checkpoint there, and returns at once when the final one is there.
+        identity: what makes this run this run; a checkpoint that differs is refused.
+
+    Raises:
+        CheckpointMismatchError: `folder` holds a run of another identity.
+        RunFailedError: a role was lost more than `cluster.max_restarts` times.
+    """
+    problem = factory()
+    slices = problem.layout.slices(cluster.num_shards)
+    identity = full_identity(identity, problem, cluster.num_shards, config.name)
+    start = resume_or_begin(folder / "checkpoints", identity, problem, config.rule, slices)
+    if start.final:
+        return TrainingResult.of(start, already_complete=True)
+    server = CoordinatorServer(cluster.host)
+    run = RunSpec(
+        coordinator=server.address,
+        token=server.token,
+        host=cluster.host,
+        memory=memory.create_folder(server.token),
+        checkpoints=folder / "checkpoints",
+        size=problem.layout.size,
+        dtype=problem.layout.dtype,
+        slices=slices,
+        heartbeat_interval_s=cluster.heartbeat_interval_s,
+    )
+    events = EventLog(folder / "events.jsonl", listen, start.elapsed_s)
+    training = Training(server, run, problem, config, cluster, identity, start, events)
+    try:
+        roles = _start_roles(client, run, factory, config, cluster)
+        final = training.drive(lambda: _raise_errors(roles))
+        _await_end(roles)
+    finally:
+        training.close()
+        shutil.rmtree(run.memory, ignore_errors=True)
+        events.close()
+    return TrainingResult.of(final, already_complete=False)
+
+
+def _start_roles(
+    client: distributed.Client,
+    run: RunSpec,
+    factory: ProblemFactory,
+    config: DownpourConfig,
+    cluster: ClusterConfig,
+) -> Roles:
+    """One long-running task a role. Dask runs it again when its worker has died and come back."""
+    name = run.token[:8]
+    shards = [
+        client.submit(
+            shard_task,
+            run,
+            index,
+            config.rule,
+            config.max_staleness,
+            key=f"shard-{index}-{name}",
+            resources={f"shard-{index}": 1},
+            pure=False,
+        )
+        for index in range(cluster.num_shards)
+    ]
+    replicas = [
+        client.submit(
+            replica_task,
+            run,
+            index,
+            factory,
+            config,
+            key=f"replica-{index}-{name}",
+            resources={f"replica-{index}": 1},
+            pure=False,
+        )
+        for index in range(cluster.num_replicas)
+    ]
+    return shards + replicas
+
+
+def shard_task(run: RunSpec, index: int, rule: RuleConfig, bound: int | None) -> None:
+    """`serve_shard` as a Dask task."""
+    serve_shard(run, index, rule, bound, distributed.get_worker().address)
+
+
+def replica_task(run: RunSpec, index: int, factory: ProblemFactory, config: DownpourConfig) -> None:
+    """`run_replica` as a Dask task."""
+    run_replica(run, index, factory, config, distributed.get_worker().address)
+
+
+def _await_end(roles: Roles) -> None:
+    """Give the roles, which have been told to stop, time to return by themselves."""
+    for role in roles:
+        try:
+            role.result(timeout=_STOP_S)
+        except TimeoutError:
+            log.warning("%s did not end within %g s; it ends with its worker", role.key, _STOP_S)
+
+
+def _raise_errors(roles: Roles) -> None:
+    """A role that ended with an error has a bug or a broken installation: no use to go on."""
+    for role in roles:
+        if role.status == "error":
+            error = role.exception()  # type: ignore[no-untyped-call]  # dask has no annotation here
+            raise RunFailedError(f"{role.key} failed: {error!r}") from error

@@ -1,0 +1,221 @@
+"""Serves one parameter shard to replicas over sockets: a thread for each connection."""
+
+import logging
+import secrets
+import socket
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine import memory
+from engine.frames import Message, ProtocolError, as_bytes, listen, receive, send
+from engine.ledger import Progress
+from engine.segment import Segment
+from engine.shard import FencedShardError, ParameterShard, Push, PushRefusedError
+from engine.state import Location
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this shard's slice lies in the whole vector of P = `size` elements."""
+
+    first: int
+    count: int
+    size: int
+    dtype: torch.dtype
+
+
+class ShardEndpoint:
+    """Accepts replicas and answers fetches and pushes; `lock` guards the shard."""
+
+    def __init__(
+        self,
+        index: int,
+        shard: ParameterShard,
+        place: Place,
+        host: str,
+        token: str,
+        folder: Path,
+    ) -> None:
+        """Start serving at once.
+
+        Args:
+            index: number of the shard, which names its files.
+            token: the run's secret; a connection that does not show it is closed.
+            folder: for the memory files of connections that share none with us.
+        """
+        self.index = index
+        self.shard = shard
+        self.lock = threading.Lock()
+        self._place = place
+        self._token = token
+        self._folder = folder
+        self._listener = listen(host)
+        self._connections: set[socket.socket] = set()
+        threading.Thread(target=self._accept, name="accept", daemon=True).start()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self._listener.getsockname()[:2]
+        return host, port
+
+    def close(self) -> None:
+        """Stop accepting and drop every connection."""
+        self._listener.close()
+        for sock in list(self._connections):
+            sock.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:  # closed
+                return
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._connections.add(sock)
+            threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+
+    def _serve(self, sock: socket.socket) -> None:
+        try:
+            with sock:
+                session = self._greet(sock)
+                try:
+                    while True:
+                        session.answer(receive(sock, session.inbox))
+                finally:
+                    session.close()
+        except (ConnectionError, OSError) as error:
+            log.debug("replica connection ended: %s", error)
+        except FencedShardError as error:
+            log.warning("%s", error)
+        finally:
+            self._connections.discard(sock)
+
+    def _greet(self, sock: socket.socket) -> "_Session":
+        hello = receive(sock)
+        if not secrets.compare_digest(str(hello.get("token")), self._token):
+            raise ProtocolError("a stranger without the run's token")
+        if hello["op"] != "hello" or hello.get("size") != self._place.size:
+            message = (
+                f"replica has {hello.get('size')} parameters, shard expects {self._place.size}"
+            )
+            send(sock, {"op": "refused", "error": "LayoutMismatch", "message": message})
+            raise ProtocolError(message)
+        segment = _share(hello, self._place)
+        session_type = _SharedSession if segment else _SocketSession
+        session = session_type(self, sock, hello, segment)
+        send(sock, {"op": "welcome", "shared": segment is not None, "version": self.shard.version})
+        return session
+
+
+def _share(hello: Message, place: Place) -> Segment | None:
+    """The replica's memory file, if this host has it: the nonce inside proves it."""
+    try:
+        segment = Segment(Path(hello["segment"]), place.size, place.dtype, new=False)
+    except (OSError, ValueError):
+        return None
+    return segment if secrets.compare_digest(segment.nonce, str(hello.get("nonce"))) else None
+
+
+class _Session:
+    """One replica's connection, after its hello."""
+
+    inbox: memoryview | None = None
+
+    def __init__(
+        self, endpoint: ShardEndpoint, sock: socket.socket, hello: Message, segment: Any
+    ) -> None:
+        self.endpoint = endpoint
+        self.place = endpoint._place
+        self.sock = sock
+        self.replica, self.incarnation = int(hello["replica"]), int(hello["incarnation"])
+        self.segment = segment
+
+    def answer(self, message: Message) -> None:
+        match message["op"]:
+            case "ping":
+                send(self.sock, {"op": "pong"})
+            case "fetch":
+                self.fetch(message)
+            case "push":
+                self.push(message)
+            case op:
+                raise ProtocolError(f"unknown request {op!r}")
+
+    def fetch(self, message: Message) -> None:
+        raise NotImplementedError
+
+    def gradient(self, message: Message) -> tuple[Tensor, Location]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Release what the session holds."""
+
+    def push(self, message: Message) -> None:
+        push = Push(
+            self.replica,
+            self.incarnation,
+            int(message["sequence"]),
+            int(message["fetched_version"]),
+            Progress(*map(int, message["progress"])),
+            float(message["scale"]),
+        )
+        grad, location = self.gradient(message)
+        try:
+            with self.endpoint.lock:
+                applied = self.endpoint.shard.push(push, grad, location)
+        except PushRefusedError as error:
+            kind = type(error).__name__
+            send(self.sock, {"op": "refused", "error": kind, "message": str(error)})
+        else:
+            send(self.sock, {"op": "applied", **applied._asdict()})
+
+
+class _SharedSession(_Session):
+    """Same host: vectors lie in the replica's memory file, only messages use the socket."""
+
+    def fetch(self, message: Message) -> None:
+        target = self.segment.parameters[int(message["buffer"])]
+        first, count = self.place.first, self.place.count
+        with self.endpoint.lock:
+            version = self.endpoint.shard.fetch(target[first : first + count])
+        send(self.sock, {"op": "fetched", "version": version})
+
+    def gradient(self, message: Message) -> tuple[Tensor, Location]:
+        slot, first, count = int(message["slot"]), self.place.first, self.place.count
+        grad = self.segment.gradients[slot][first : first + count]
+        return grad, self.segment.location(slot, first)
+
+
+class _SocketSession(_Session):
+    """Another host: vectors follow the messages, into and out of memory kept for them."""
+
+    def __init__(
+        self, endpoint: ShardEndpoint, sock: socket.socket, hello: Message, segment: Any
+    ) -> None:
+        super().__init__(endpoint, sock, hello, segment)
+        # The gradient lands in a memory file, so that a successor can finish its application.
+        self._path = endpoint._folder / f"inbox-{endpoint.index:02d}-{secrets.token_hex(8)}"
+        place = self.place
+        self._map = memory.create(self._path, place.count * place.dtype.itemsize)
+        self.inbox = memoryview(self._map)
+        self._grad = torch.frombuffer(self._map, dtype=place.dtype, count=place.count)
+        self._outbox = torch.empty(place.count, dtype=place.dtype)
+
+    def fetch(self, message: Message) -> None:
+        with self.endpoint.lock:
+            version = self.endpoint.shard.fetch(self._outbox)
+        payload = as_bytes(self._outbox)
+        send(self.sock, {"op": "fetched", "version": version}, payload)
+
+    def gradient(self, message: Message) -> tuple[Tensor, Location]:
+        return self._grad, Location(str(self._path), 0)
+
+    def close(self) -> None:
+        self._path.unlink(missing_ok=True)

@@ -1,0 +1,40 @@
+"""The event log of a run: one JSON object a line, on disk and to a listener."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+#: Called in the training process's main thread for every row.
+Listener = Callable[[Row], None]
+
+
+def ignore(row: Row) -> None:
+    """A listener that does not care."""
+
+
+class EventLog:
+    """Stamps rows with seconds of training, which go on where an earlier attempt ended."""
+
+    def __init__(self, path: Path, listen: Listener, elapsed_s: float = 0.0) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a")
+        self._listen = listen
+        self._start = time.monotonic() - elapsed_s
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of training so far, those of earlier attempts included."""
+        return time.monotonic() - self._start
+
+    def record(self, event: str, **values: Any) -> None:
+        """Write one row."""
+        row = {"time_s": round(self.elapsed_s, 3), "event": event, **values}
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        self._listen(row)
+
+    def close(self) -> None:
+        self._file.close()

@@ -1,0 +1,99 @@
+"""What goes over our own sockets: a small JSON message and, behind it, raw bytes. No pickle.
+
+    magic (4) | length of the message (u32) | length of the payload (u64) | message | payload
+
+Both lengths are checked against caps before any memory is taken: a stranger who sends garbage
+or a length of 2^40 is cut off.
+"""
+
+import json
+import socket
+import struct
+from typing import Any
+
+from torch import Tensor
+
+_HEAD = struct.Struct("<4sIQ")
+_MAGIC = b"VDF1"
+#: Longest message in bytes; addresses, numbers and progress tables are far below it.
+MAX_MESSAGE = 1 << 20
+
+Message = dict[str, Any]
+Buffer = bytes | bytearray | memoryview
+
+
+class ProtocolError(ConnectionError):
+    """The peer does not speak our protocol; the connection is of no more use."""
+
+
+class PeerGoneError(ConnectionError):
+    """The peer closed the connection."""
+
+
+def send(sock: socket.socket, message: Message, payload: Buffer = b"") -> None:
+    """Send one frame; blocks until the kernel has taken all of it."""
+    body = json.dumps(message, separators=(",", ":")).encode()
+    if len(body) > MAX_MESSAGE:
+        raise ValueError(f"message {message.get('op')!r} has {len(body)} bytes, cap {MAX_MESSAGE}")
+    view = memoryview(payload).cast("B")
+    sock.sendall(_HEAD.pack(_MAGIC, len(body), len(view)) + body)
+    if len(view):
+        sock.sendall(view)
+
+
+def receive(sock: socket.socket, into: memoryview | None = None) -> Message:
+    """Receive one frame; its payload, if any, must fit `into` exactly.
+
+    Raises:
+        PeerGoneError: closed by the peer.
+        ProtocolError: garbage, a length over its cap, or a payload of another size than `into`.
+    """
+    head = bytearray(_HEAD.size)
+    _receive_exactly(sock, memoryview(head))
+    magic, message_length, payload_length = _HEAD.unpack(head)
+    if magic != _MAGIC:
+        raise ProtocolError(f"frame starts with {bytes(magic)!r}, want {_MAGIC!r}")
+    if message_length > MAX_MESSAGE:
+        raise ProtocolError(f"message of {message_length} bytes, cap {MAX_MESSAGE}")
+    room = 0 if into is None else len(into)
+    if payload_length not in (0, room):
+        raise ProtocolError(f"payload of {payload_length} bytes, want {room}")
+    body = bytearray(message_length)
+    _receive_exactly(sock, memoryview(body))
+    if payload_length and into is not None:
+        _receive_exactly(sock, into)
+    try:
+        message = json.loads(body)
+    except ValueError as error:
+        raise ProtocolError(f"message is no JSON: {error}") from error
+    if not isinstance(message, dict) or not isinstance(message.get("op"), str):
+        raise ProtocolError("message has no 'op'")
+    return message
+
+
+def as_bytes(tensor: Tensor) -> memoryview:
+    """The memory of a contiguous CPU tensor, to send from or to receive into."""
+    array: Any = tensor.numpy()
+    return memoryview(array).cast("B")
+
+
+def _receive_exactly(sock: socket.socket, into: memoryview) -> None:
+    received = 0
+    while received < len(into):
+        count = sock.recv_into(into[received:])
+        if not count:
+            raise PeerGoneError("the peer closed the connection")
+        received += count
+
+
+def connect(address: tuple[str, int], timeout_s: float) -> socket.socket:
+    """A connection without Nagle's delay; blocking without limit once it stands."""
+    sock = socket.create_connection(address, timeout=timeout_s)
+    sock.settimeout(None)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def listen(host: str) -> socket.socket:
+    """A listening socket on any free port of `host`."""
+    return socket.create_server((host, 0), backlog=256)

@@ -1,0 +1,189 @@
+"""A replica's side of the connections to the parameter shards."""
+
+import logging
+import socket
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from engine.frames import Message, as_bytes, connect, receive, send
+from engine.segment import Segment
+from engine.shard import Applied, Push
+
+log = logging.getLogger(__name__)
+CONNECT_TIMEOUT_S = 5.0
+_RETRY_S = 0.2
+
+
+class StoppedError(Exception):
+    """The run is over, or this replica's life in it: nobody will serve the request."""
+
+
+class Refused(NamedTuple):
+    """A shard's refusal of a push: the name of the error and its message."""
+
+    error: str
+    message: str
+
+
+class ShardAddress(NamedTuple):
+    """Where a shard is served, and under which epoch."""
+
+    host: str
+    port: int
+    epoch: int
+
+
+class Directory:
+    """The shards' newest addresses as the coordinator announces them; safe for threads."""
+
+    def __init__(self, addresses: Sequence[ShardAddress]) -> None:
+        self._addresses = list(addresses)
+        self._changed = threading.Condition()
+        self._stopped = False
+
+    def move(self, shard: int, address: ShardAddress) -> None:
+        """A successor serves `shard` now."""
+        with self._changed:
+            self._addresses[shard] = address
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Let everybody who waits or asks fail with StoppedError."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def look_up(self, shard: int, *, wait_s: float = 0.0, failed_epoch: int = 0) -> ShardAddress:
+        """The shard's address; waits up to `wait_s` for an epoch above `failed_epoch`."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._stopped or self._addresses[shard].epoch > failed_epoch, wait_s
+            )
+            if self._stopped:
+                raise StoppedError(f"stopped while asking for shard {shard}")
+            return self._addresses[shard]
+
+
+class ShardLink:
+    """One connection to one shard, made anew whenever it breaks."""
+
+    def __init__(self, shard: int, directory: Directory, hello: Message) -> None:
+        self._shard = shard
+        self._directory = directory
+        self._hello = hello
+        self._sock: socket.socket | None = None
+        self._epoch = 0
+        self.shared = False
+
+    def send(self, message: Message, payload: Tensor) -> None:
+        """Send a request; a broken connection is noticed by `receive`, which sends it again."""
+        try:
+            self._send(message, payload)
+        except OSError as error:
+            self._drop(error)
+
+    def receive(self, message: Message, payload: Tensor, into: Tensor | None) -> Message:
+        """The reply to `message`, which is sent again over new connections until one answers."""
+        while True:
+            try:
+                if self._sock is None:
+                    self._send(message, payload)
+                assert self._sock is not None
+                return receive(self._sock, as_bytes(into) if into is not None else None)
+            except OSError as error:
+                self._drop(error)
+                self._directory.look_up(self._shard, wait_s=_RETRY_S, failed_epoch=self._epoch)
+
+    def close(self) -> None:
+        """Drop the connection."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    def _send(self, message: Message, payload: Tensor) -> None:
+        if self._sock is None:
+            self._connect()
+        assert self._sock is not None
+        inline = payload.numel() and not self.shared
+        send(self._sock, message, as_bytes(payload) if inline else b"")
+
+    def _connect(self) -> None:
+        host, port, self._epoch = self._directory.look_up(self._shard)
+        sock = connect((host, port), CONNECT_TIMEOUT_S)
+        try:
+            send(sock, self._hello)
+            welcome = receive(sock)
+            if welcome["op"] != "welcome":
+                raise ValueError(f"shard {self._shard} refused: {welcome.get('message')}")
+        except BaseException:
+            sock.close()
+            raise
+        self.shared = bool(welcome["shared"])
+        self._sock = sock
+
+    def _drop(self, error: OSError) -> None:
+        log.info("shard=%d epoch=%d connection lost: %s", self._shard, self._epoch, error)
+        self.close()
+
+
+class RemoteServer:
+    """All shards together, as one replica sees them: whole vectors in, whole vectors out.
+
+    Fetches and pushes use connections of their own, so each may have its own thread.
+    """
+
+    def __init__(
+        self, directory: Directory, segment: Segment, hello: dict[str, Any], slices: Sequence[slice]
+    ) -> None:
+        self._segment = segment
+        self._slices = slices
+        hello = hello | {"op": "hello", "segment": str(segment.path), "nonce": segment.nonce}
+        self._fetch_links = [ShardLink(k, directory, hello) for k in range(len(slices))]
+        self._push_links = [ShardLink(k, directory, hello) for k in range(len(slices))]
+
+    def fetch(self, buffer: int) -> list[int]:
+        """Fill parameter buffer `buffer`; return the version of each shard's slice."""
+        message: Message = {"op": "fetch", "buffer": buffer}
+        target = self._segment.parameters[buffer]
+        nothing = target[:0]
+        for link in self._fetch_links:
+            link.send(message, nothing)
+        return [
+            int(link.receive(message, nothing, target[part])["version"])
+            for link, part in zip(self._fetch_links, self._slices, strict=True)
+        ]
+
+    def push(self, slot: int, pushes: Sequence[Push]) -> list[Applied | Refused]:
+        """Push gradient slot `slot`, a Push for each shard; return each shard's answer."""
+        grad = self._segment.gradients[slot]
+        messages = [
+            {
+                "op": "push",
+                "slot": slot,
+                "sequence": push.sequence,
+                "fetched_version": push.fetched_version,
+                "progress": push.progress,
+                "scale": push.scale,
+            }
+            for push in pushes
+        ]
+        requests = list(zip(self._push_links, messages, self._slices, strict=True))
+        for link, message, part in requests:
+            link.send(message, grad[part])
+        return [
+            _answer(link.receive(message, grad[part], None)) for link, message, part in requests
+        ]
+
+    def close(self) -> None:
+        """Drop all connections."""
+        for link in [*self._fetch_links, *self._push_links]:
+            link.close()
+
+
+def _answer(reply: Message) -> Applied | Refused:
+    if reply["op"] == "applied":
+        return Applied(int(reply["version"]), int(reply["staleness"]), bool(reply["duplicate"]))
+    return Refused(str(reply.get("error")), str(reply.get("message")))

@@ -1,0 +1,69 @@
+"""Memory shared by the processes of one host: files in a private folder of the memory file system.
+
+Unlike anonymous shared memory, a file outlives the process that made it, so a successor can
+open it again; the run removes the whole folder at its end, the next run what a killed one left.
+"""
+
+import mmap
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import psutil
+
+_PREFIX = "verydeep-"
+
+
+def shared_root() -> Path:
+    """Where memory files live: the memory file system, or the temporary folder without one."""
+    shm = Path("/dev/shm")
+    return shm if os.access(shm, os.W_OK) else Path(tempfile.gettempdir())
+
+
+def create_folder(run_token: str) -> Path:
+    """A private folder for one run, named after its owner's process, which must remove it."""
+    sweep()
+    started = int(psutil.Process().create_time())
+    folder = shared_root() / f"{_PREFIX}{os.getpid()}-{started}-{run_token[:8]}"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def sweep() -> list[Path]:
+    """Remove the folders of owners that are dead; return what was removed."""
+    removed = []
+    for folder in shared_root().glob(f"{_PREFIX}*"):
+        if folder.stat().st_uid == os.getuid() and not _owner_lives(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)
+            removed.append(folder)
+    return removed
+
+
+def _owner_lives(name: str) -> bool:
+    pid, started = name.removeprefix(_PREFIX).split("-")[:2]
+    try:
+        return int(psutil.Process(int(pid)).create_time()) == int(started)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def create(path: Path, num_bytes: int) -> mmap.mmap:
+    """Map a new file of zeros; FileExistsError if it is there already."""
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    try:
+        os.ftruncate(descriptor, num_bytes)
+        return mmap.mmap(descriptor, num_bytes)
+    finally:
+        os.close(descriptor)
+
+
+def open_existing(path: Path, num_bytes: int) -> mmap.mmap:
+    """Map a file that must have exactly `num_bytes`."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        if (found := os.fstat(descriptor).st_size) != num_bytes:
+            raise ValueError(f"{path}: {found} bytes, want {num_bytes}")
+        return mmap.mmap(descriptor, num_bytes)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,209 @@
+"""Runs one Downpour replica: compute, fetch and push each in a thread of its own.
+
+The compute thread carries out the instructions of `engine.downpour`. Gradients accrue directly in
+the slot that the shards read, and there are two slots: the compute thread fills one while the
+push thread sends the other, so no gradient falls between sending and zeroing.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from torch import Tensor
+
+from engine.config import DownpourConfig
+from engine.downpour import Answer, Compute, Fetch, Idle, StartPush, Take, downpour
+from engine.ledger import Progress
+from engine.link import Refused
+from engine.problem import Problem
+from engine.segment import NUM_SLOTS
+from engine.shard import Applied, Push
+
+T = TypeVar("T")
+
+
+class FencedReplicaError(Exception):
+    """The shards refuse this incarnation: the coordinator gave its work to another one."""
+
+
+class Server(Protocol):
+    """All shards together, as a replica sees them; vectors lie in numbered shared buffers."""
+
+    def fetch(self, buffer: int) -> list[int]: ...
+
+    def push(self, slot: int, pushes: Sequence[Push]) -> list[Applied | Refused]: ...
+
+
+@dataclass
+class Tally:
+    """What happened since it was last taken."""
+
+    loss_sum: float = 0.0  # sum over mini-batches of mean loss times samples
+    samples: int = 0
+    steps: int = 0
+    waiting_s: float = 0.0  # compute thread waiting for data, parameters or a free slot
+    staleness: Counter[int] = field(default_factory=Counter)  # updates -> pushes, over shards
+    refused: Counter[str] = field(default_factory=Counter)  # message -> pushes
+
+
+class Replica:
+    """One life of one replica, from its first fetch to the answer to its last push."""
+
+    def __init__(
+        self,
+        identity: tuple[int, int],
+        problem: Problem,
+        config: DownpourConfig,
+        server: Server,
+        vectors: tuple[Sequence[Tensor], Sequence[Tensor]],
+        num_shards: int,
+        report: Callable[["Replica"], None],
+    ) -> None:
+        """Prepare a replica.
+
+        Args:
+            identity: (replica, incarnation).
+            vectors: the gradient slots and the parameter buffers that `server` numbers.
+            report: called by the compute thread after each step and when it is idle; calls
+                `take` when it wants the figures.
+        """
+        self._identity = identity
+        self._problem = problem
+        self._config = config
+        self._server = server
+        self._gradients, self._parameters = vectors
+        self._report = report
+        self._versions = [0] * num_shards
+        self._front = self._slot = self._sequence = 0
+        self._pushes: list[Future[None] | None] = [None] * NUM_SLOTS
+        self._fetching: Future[list[int]] | None = None
+        self._spare = self._gradients[0].new_empty(0)
+        self._acknowledged = Progress(0, 0)
+        self._tally = Tally()
+        self._lock = threading.Lock()  # guards the tally
+
+    def take(self) -> tuple[Tally, Progress]:
+        """What happened since the last call, and how far the acknowledged pushes reach."""
+        with self._lock:
+            tally, self._tally = self._tally, Tally()
+        return tally, self._acknowledged
+
+    def run(self, minibatches: Iterator[Answer]) -> None:
+        """Work until `minibatches` ends and every push has been answered.
+
+        Raises:
+            FencedReplicaError: this life is over; its unacknowledged work is with others.
+        """
+        program = downpour(self._config)
+        with ThreadPoolExecutor(1, "fetch") as fetch, ThreadPoolExecutor(1, "push") as push:
+            instruction = next(program)
+            while True:
+                answer: Answer = None
+                match instruction:
+                    case Take():
+                        answer = self._waited(lambda: next(minibatches, None))
+                        if isinstance(answer, Idle):
+                            self._report(self)
+                    case Fetch():
+                        self._fetch(fetch)
+                    case Compute():
+                        self._compute(instruction)
+                        self._report(self)
+                    case StartPush():
+                        self._push(push, instruction)
+                try:
+                    instruction = program.send(answer)
+                except StopIteration:
+                    break
+            self._drain()
+            self._report(self)
+
+    def _fetch(self, thread: ThreadPoolExecutor) -> None:
+        if not self._config.overlap_fetch:
+            self._drain()  # so that the parameters hold our own pushes
+            self._start_fetch(thread)
+            self._finish_fetch()
+            return
+        if self._fetching is None:  # the very first parameters have to be waited for
+            self._start_fetch(thread)
+        self._finish_fetch()
+        self._start_fetch(thread)
+
+    def _start_fetch(self, thread: ThreadPoolExecutor) -> None:
+        self._fetching = thread.submit(self._server.fetch, 1 - self._front)
+
+    def _finish_fetch(self) -> None:
+        assert self._fetching is not None
+        self._versions = self._waited(self._fetching.result)
+        self._front = 1 - self._front
+
+    def _compute(self, instruction: Compute) -> None:
+        minibatch = instruction.minibatch
+        parameters, accrued = self._parameters[self._front], self._gradients[self._slot]
+        if instruction.first:
+            self._wait_for_slot(self._slot)
+            grad = accrued
+        else:
+            if not self._spare.numel():
+                self._spare = accrued.clone()
+            grad = self._spare
+        loss = self._problem.gradient_(parameters, minibatch.payload, grad)
+        if grad is not accrued:
+            accrued.add_(grad)
+        if self._config.alpha:
+            parameters.add_(grad, alpha=-self._config.alpha)
+        with self._lock:
+            self._tally.loss_sum += loss * minibatch.num_samples
+            self._tally.samples += minibatch.num_samples
+            self._tally.steps += 1
+
+    def _push(self, thread: ThreadPoolExecutor, instruction: StartPush) -> None:
+        self._sequence += 1
+        replica, incarnation = self._identity
+        pushes = [
+            Push(
+                replica,
+                incarnation,
+                self._sequence,
+                version,
+                instruction.progress,
+                instruction.scale,
+            )
+            for version in self._versions
+        ]
+        self._pushes[self._slot] = thread.submit(self._send, self._slot, pushes)
+        self._slot = (self._slot + 1) % NUM_SLOTS
+
+    def _send(self, slot: int, pushes: Sequence[Push]) -> None:
+        answers = self._server.push(slot, pushes)
+        with self._lock:
+            for answer in answers:
+                match answer:
+                    case Refused("StaleIncarnationError", message):
+                        raise FencedReplicaError(message)
+                    case Refused(_, message):
+                        self._tally.refused[message] += 1
+                    case Applied(_, staleness, duplicate) if not duplicate:
+                        self._tally.staleness[staleness] += 1
+        self._acknowledged = pushes[0].progress
+
+    def _wait_for_slot(self, slot: int) -> None:
+        if (push := self._pushes[slot]) is not None:
+            self._waited(push.result)
+            self._pushes[slot] = None
+
+    def _drain(self) -> None:
+        for slot in range(NUM_SLOTS):
+            self._wait_for_slot(slot)
+
+    def _waited(self, wait: Callable[[], T]) -> T:
+        start = time.monotonic()
+        try:
+            return wait()
+        finally:
+            with self._lock:
+                self._tally.waiting_s += time.monotonic() - start

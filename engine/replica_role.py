@@ -1,0 +1,134 @@
+"""The long-running role of a model replica, as a function of a plain specification."""
+
+import logging
+import queue
+import threading
+import time
+
+from engine.config import DownpourConfig
+from engine.coordinator_link import CoordinatorLink
+from engine.frames import PeerGoneError
+from engine.ledger import Lease
+from engine.link import Directory, RemoteServer, ShardAddress, StoppedError
+from engine.loader import LeaseReply, leased_minibatches, prefetched
+from engine.problem import Problem, ProblemFactory
+from engine.replica import FencedReplicaError, Replica
+from engine.run_spec import RunSpec, segment_name
+from engine.segment import Segment
+
+log = logging.getLogger(__name__)
+_REPORT_S = 0.5
+
+
+def run_replica(
+    run: RunSpec, index: int, factory: ProblemFactory, config: DownpourConfig, worker: str
+) -> None:
+    """Work as one model replica until every sample counts; after a fenced life starts a new one."""
+    problem = factory()
+    while True:
+        try:
+            session = _ReplicaSession(run, index, config, worker)
+        except OSError as error:
+            log.warning("replica %d: the coordinator is gone: %s", index, error)
+            return
+        try:
+            session.work(problem)
+            return
+        except (FencedReplicaError, PeerGoneError, StoppedError) as error:
+            if session.stopped:
+                return
+            log.warning("replica %d starts a new life: %s", index, error)
+        finally:
+            session.close()
+
+
+class _ReplicaSession:
+    """One incarnation: its connections, its memory file, its conversation."""
+
+    def __init__(self, run: RunSpec, index: int, config: DownpourConfig, worker: str) -> None:
+        self._run = run
+        self._index = index
+        self._config = config
+        self._link = CoordinatorLink(
+            run.coordinator, run.token, "replica", index, worker, run.heartbeat_interval_s
+        )
+        self._leases: queue.Queue[LeaseReply | None] = queue.Queue()
+        self._directory: Directory | None = None
+        self._server: RemoteServer | None = None
+        self._reported = time.monotonic()
+        self.stopped = False  # told so by the coordinator
+
+    def work(self, problem: Problem) -> None:
+        welcome = self._link.receive()
+        if welcome["op"] != "welcome":  # the run ended while we were starting
+            self.stopped = True
+            return
+        identity = (self._index, int(welcome["incarnation"]))
+        self._directory = Directory([ShardAddress(*a) for a in welcome["shards"]])
+        threading.Thread(target=self._listen, name="listen", daemon=True).start()
+        size, dtype = problem.layout.size, problem.layout.dtype
+        path = self._run.memory / segment_name(*identity)
+        segment = Segment(path, size, dtype, new=True)
+        hello = {"token": self._run.token, "size": size}
+        hello |= {"replica": identity[0], "incarnation": identity[1]}
+        self._server = RemoteServer(self._directory, segment, hello, self._run.slices)
+        replica = Replica(
+            identity,
+            problem,
+            self._config,
+            self._server,
+            (segment.gradients, segment.parameters),
+            len(self._run.slices),
+            self._report,
+        )
+        source = leased_minibatches(self._ask, problem, self._config.minibatch_size)
+        replica.run(prefetched(source, self._config.prefetch))
+        self._send_progress(replica)
+
+    def close(self) -> None:
+        self._link.close()
+        if self._server:
+            self._server.close()
+
+    def _listen(self) -> None:
+        """Receive what the coordinator says until it hangs up."""
+        assert self._directory is not None
+        try:
+            while (message := self._link.receive())["op"] != "stop":
+                if message["op"] == "shard":
+                    self._directory.move(message["index"], ShardAddress(*message["address"]))
+                elif message["op"] == "lease":
+                    lease = Lease(*message["lease"]) if message["lease"] else None
+                    self._leases.put(LeaseReply(lease, message["scale"], message["done"]))
+            self.stopped = True
+        except OSError as error:
+            log.debug("replica %d: %s", self._index, error)
+        self._directory.stop()
+        self._leases.put(None)
+
+    def _ask(self) -> LeaseReply:
+        """Called by the loader thread."""
+        self._link.send("lease")
+        if (reply := self._leases.get()) is None:
+            raise StoppedError("stopped while asking for a lease")
+        return reply
+
+    def _report(self, replica: Replica) -> None:
+        if time.monotonic() - self._reported >= _REPORT_S:
+            self._send_progress(replica)
+
+    def _send_progress(self, replica: Replica) -> None:
+        tally, acknowledged = replica.take()
+        now = time.monotonic()
+        self._link.send(
+            "progress",
+            progress=acknowledged,
+            samples=tally.samples,
+            steps=tally.steps,
+            loss_sum=tally.loss_sum,
+            seconds=now - self._reported,
+            waiting_s=tally.waiting_s,
+            staleness=tally.staleness,
+            refused=tally.refused,
+        )
+        self._reported = now

@@ -1,0 +1,35 @@
+"""The places of a run, one for each replica and shard, and who sits there now."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Seat:
+    """One role's place; `peer` is None while nobody sits there."""
+
+    peer: int | None = None
+    pid: int = 0
+    worker: str = ""
+    heard: float = 0.0  # clock when the peer last said something
+    restarts: int = 0
+
+    def take(self, peer: int, pid: int, worker: str, now: float) -> None:
+        """A process connected and sits down."""
+        self.peer, self.pid, self.worker, self.heard = peer, pid, worker, now
+
+
+@dataclass
+class ReplicaSeat(Seat):
+    """A model replica; each process that takes the seat is a new incarnation."""
+
+    incarnation: int = 0
+    welcomed: bool = False
+    samples: int = 0
+
+
+@dataclass
+class ShardSeat(Seat):
+    """A parameter shard; each process that takes the seat owns it under a new epoch."""
+
+    epoch: int = 0
+    address: tuple[str, int] | None = None  # None: not serving

@@ -1,0 +1,247 @@
+"""A parameter shard: one slice of the parameters and its update rule. No socket, no thread."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from engine.ledger import Holder, Progress
+from engine.rules import UpdateRule
+from engine.state import BLOCK, NOWHERE, Location, ShardState
+
+#: Pushes of one replica may arrive out of order within this many sequence numbers.
+WINDOW = 64
+
+
+class Push(NamedTuple):
+    """Identity and origin of one accrued gradient. (replica, incarnation, sequence) is unique."""
+
+    replica: int
+    incarnation: int
+    sequence: int  # counts from 1 within one incarnation
+    fetched_version: int  # of this shard, when the replica last fetched
+    progress: Progress  # the samples that this push brings to their end
+    scale: float = 1.0  # of the learning rate
+
+
+class Applied(NamedTuple):
+    """The shard's answer: the push is in its state, now or already before (`duplicate`)."""
+
+    version: int
+    staleness: int
+    duplicate: bool
+
+
+class PushRefusedError(Exception):
+    """The shard is unchanged; sending the same push again would be refused again."""
+
+
+class StaleIncarnationError(PushRefusedError):
+    """The replica's incarnation was replaced: its work has been given to somebody else."""
+
+
+class StalePushError(PushRefusedError):
+    """Older than the shard can tell from a duplicate, or staler than the bound."""
+
+
+class NonFinitePushError(PushRefusedError):
+    """The gradient holds NaN or infinity."""
+
+
+class FencedShardError(Exception):
+    """A successor owns this shard's memory: this process must neither write nor acknowledge."""
+
+
+class ParameterShard:
+    """Owns one slice. `version` counts applied pushes; staleness = version now - version fetched.
+
+    Exactly one epoch owns the memory at a time: the newest. Every change checks that first.
+    """
+
+    def __init__(
+        self, state: ShardState, rule: UpdateRule, epoch: int, max_staleness: int | None = None
+    ) -> None:
+        """Take over `state`. If a push was interrupted, call `finish_interrupted` before use."""
+        self._state = state
+        self._rule = rule
+        self._epoch = epoch
+        self._max_staleness = max_staleness
+        self._scratch = torch.empty(min(BLOCK, state.values.numel()), dtype=state.values.dtype)
+        if state["owner_epoch"] >= epoch:
+            raise FencedShardError(
+                f"epoch {epoch} wants a shard that epoch {state['owner_epoch']} already owns"
+            )
+        state["owner_epoch"] = epoch
+
+    @property
+    def version(self) -> int:
+        return int(self._state["version"])
+
+    @property
+    def num_values(self) -> int:
+        return self._state.values.numel()
+
+    def fetch(self, out: Tensor) -> int:
+        """Copy the slice into `out`, shape (num_values,), and return its version."""
+        self._check_owner()
+        out.copy_(self._state.values)
+        return self.version
+
+    def push(self, push: Push, grad: Tensor, location: Location = NOWHERE) -> Applied:
+        """Apply one accrued gradient, shape (num_values,), exactly once.
+
+        Args:
+            location: where a successor would find `grad` again, should this process die now.
+
+        Raises:
+            PushRefusedError: a subclass says why; nothing has changed.
+            FencedShardError: somebody else owns this shard by now.
+        """
+        self._check_owner()
+        row = self._row(push.replica, push.incarnation)
+        if self._state.rows[row]["fenced"]:
+            raise StaleIncarnationError(
+                f"replica {push.replica} incarnation {push.incarnation} was replaced; "
+                "its samples are with another replica"
+            )
+        if self._seen(row, push.sequence):
+            return Applied(self.version, 0, duplicate=True)
+        staleness = self.version - push.fetched_version
+        self._check_push(push, grad, staleness)
+        self._begin(row, push, location)
+        self._apply_from(0, grad, push.scale)
+        self._commit()
+        return Applied(self.version, staleness, duplicate=False)
+
+    def interrupted(self) -> Location | None:
+        """Where the gradient of a push lies that a dead owner had begun, or None."""
+        if not self._state["intent_active"]:
+            return None
+        return Location(self._state["intent_path"].decode(), int(self._state["intent_offset"]))
+
+    def finish_interrupted(self, grad_at: Callable[[Location], Tensor]) -> bool:
+        """Finish what the previous owner had begun; True if there was something."""
+        location = self.interrupted()
+        if location is None:
+            return False
+        next_block = int(self._state["intent_next_block"])
+        if next_block < self._state.num_blocks:
+            if self._state["intent_undo_block"] == next_block:
+                self._state.restore_undo(next_block)
+            self._apply_from(next_block, grad_at(location), float(self._state["intent_scale"]))
+        self._commit()
+        return True
+
+    def fence(self, replica: int, incarnation: int) -> Progress | None:
+        """Refuse this life of a replica from now on; return how far its pushes reached."""
+        self._check_owner()
+        row = self._row(replica, incarnation)
+        self._state.rows[row]["fenced"] = 1
+        return self.progress().get((replica, incarnation))
+
+    def progress(self) -> dict[Holder, Progress]:
+        """How far the applied pushes of each life of a replica reach."""
+        rows = self._state.rows[(self._state.rows["used"] == 1) & (self._state.rows["high"] > 0)]
+        return {
+            (int(r["replica"]), int(r["incarnation"])): Progress(int(r["lease"]), int(r["upto"]))
+            for r in rows
+        }
+
+    def copy(self) -> tuple[Tensor, dict[str, Tensor], int]:
+        """Copies of values and slots, and the version they belong to."""
+        self._check_owner()
+        slots = zip(self._rule.slots, self._state.slots, strict=True)
+        return self._state.values.clone(), {k: v.clone() for k, v in slots}, self.version
+
+    def _check_owner(self) -> None:
+        if self._state["owner_epoch"] != self._epoch:
+            raise FencedShardError(
+                f"epoch {self._epoch} was replaced by epoch {self._state['owner_epoch']}"
+            )
+
+    def _row(self, replica: int, incarnation: int) -> int:
+        """Index of this life's row; a new one takes a free row or the oldest fenced one."""
+        rows = self._state.rows
+        own = (rows["used"] == 1) & (rows["replica"] == replica)
+        (found,) = (own & (rows["incarnation"] == incarnation)).nonzero()
+        if found.size:
+            return int(found[0])
+        (free,) = (rows["used"] == 0).nonzero()
+        if not free.size:
+            (fenced,) = (rows["fenced"] == 1).nonzero()
+            if not fenced.size:
+                raise RuntimeError(f"all {len(rows)} rows are in use by living replicas")
+            free = fenced[rows["incarnation"][fenced].argsort(kind="stable")]
+        row = int(free[0])
+        rows[row]["used"] = 0  # so that a kill between these stores leaves a free row
+        rows[row] = (0, replica, incarnation, 0, 0, 0, 0, 0)
+        rows[row]["used"] = 1
+        return row
+
+    def _seen(self, row: int, sequence: int) -> bool:
+        high = int(self._state.rows[row]["high"])
+        if sequence > high:
+            return False
+        if high - sequence >= WINDOW:
+            raise StalePushError(
+                f"push {sequence} is {high - sequence} behind the newest one applied, "
+                f"the shard remembers {WINDOW}"
+            )
+        return bool(int(self._state.rows[row]["window"]) >> (high - sequence) & 1)
+
+    def _remembered(self, row: int, sequence: int) -> tuple[int, int]:
+        """(high, window) of the row once `sequence` is applied too."""
+        high, window = int(self._state.rows[row]["high"]), int(self._state.rows[row]["window"])
+        if sequence <= high:
+            return high, window | 1 << (high - sequence)
+        return sequence, (window << min(sequence - high, WINDOW) | 1) & (2**WINDOW - 1)
+
+    def _check_push(self, push: Push, grad: Tensor, staleness: int) -> None:
+        if grad.shape != self._state.values.shape or grad.dtype != self._state.values.dtype:
+            raise ValueError(
+                f"pushed gradient is {tuple(grad.shape)} {grad.dtype}, the shard holds "
+                f"{tuple(self._state.values.shape)} {self._state.values.dtype}: "
+                "replica and shard were built from different layouts"
+            )
+        if self._max_staleness is not None and staleness > self._max_staleness:
+            raise StalePushError(
+                f"push is {staleness} updates stale, max_staleness={self._max_staleness}"
+            )
+        # The sum is finite when all values are, unless it overflows: only then look at each.
+        if not torch.isfinite(grad.sum()) and not torch.isfinite(grad).all():
+            bad = int((~torch.isfinite(grad)).sum())
+            raise NonFinitePushError(
+                f"replica {push.replica}, push {push.sequence}: {bad} of {grad.numel()} gradient "
+                "values are NaN or infinite; shard left unchanged"
+            )
+
+    def _begin(self, row: int, push: Push, location: Location) -> None:
+        state = self._state
+        state["intent_row"] = row
+        state["intent_high"], state["intent_window"] = self._remembered(row, push.sequence)
+        reached = Progress(int(state.rows[row]["lease"]), int(state.rows[row]["upto"]))
+        state["intent_lease"], state["intent_upto"] = max(reached, push.progress)
+        state["intent_version"] = self.version + 1
+        state["intent_scale"] = push.scale
+        state["intent_path"], state["intent_offset"] = location.path.encode(), location.offset
+        state["intent_next_block"] = 0
+        state["intent_undo_block"] = -1
+        state["intent_active"] = 1
+
+    def _apply_from(self, first_block: int, grad: Tensor, scale: float) -> None:
+        for index in range(first_block, self._state.num_blocks):
+            values, slots = self._state.block(index)
+            self._state.save_undo(index)
+            part = grad[index * BLOCK : (index + 1) * BLOCK]
+            self._rule.apply_(values, slots, part, self._scratch[: values.numel()], scale)
+            self._state["intent_next_block"] = index + 1
+
+    def _commit(self) -> None:
+        """Record the intended push as applied. Every line may run twice with the same effect."""
+        state = self._state
+        row = state.rows[int(state["intent_row"])]
+        for field in ("lease", "upto", "window", "high"):
+            row[field] = state[f"intent_{field}"]
+        state["version"] = state["intent_version"]
+        state["intent_active"] = 0

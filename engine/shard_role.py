@@ -1,0 +1,105 @@
+"""The long-running role of a parameter shard, as a function of a plain specification.
+
+It connects to the coordinator, does what it is told, and returns when the run stops. When its
+process dies, calling it again on the same host takes over the memory it left.
+"""
+
+import logging
+from pathlib import Path
+
+from engine import checkpoint, memory
+from engine.config import RuleConfig
+from engine.coordinator_link import CoordinatorLink
+from engine.endpoint import Place, ShardEndpoint
+from engine.frames import Message, PeerGoneError
+from engine.rules import make_rule
+from engine.run_spec import RunSpec
+from engine.segment import gradient_at
+from engine.shard import ParameterShard
+from engine.state import ShardState
+
+log = logging.getLogger(__name__)
+
+
+def serve_shard(run: RunSpec, index: int, rule: RuleConfig, bound: int | None, worker: str) -> None:
+    """Serve one parameter shard until the coordinator stops or disappears.
+
+    Args:
+        bound: refuse pushes staler than so many updates; None: none.
+        worker: address of the Dask worker that this runs on, for the coordinator's records.
+    """
+    link = CoordinatorLink(
+        run.coordinator, run.token, "shard", index, worker, run.heartbeat_interval_s
+    )
+    endpoint: ShardEndpoint | None = None
+    try:
+        assign = link.receive()
+        if assign["op"] != "assign":  # the run ended while we were starting
+            return
+        shard, place, restored_from = _take_over(run, index, rule, bound, assign)
+        endpoint = ShardEndpoint(index, shard, place, run.host, run.token, run.memory)
+        host, port = endpoint.address
+        version = shard.version
+        link.send("serving", host=host, port=port, version=version, restored_from=restored_from)
+        while (command := link.receive())["op"] != "stop":
+            _obey(run, index, endpoint, link, command)
+    except PeerGoneError:
+        log.warning("shard %d: the coordinator is gone", index)
+    finally:
+        link.close()
+        if endpoint:
+            endpoint.close()
+
+
+def _take_over(
+    run: RunSpec, index: int, rule_config: RuleConfig, bound: int | None, assign: Message
+) -> tuple[ParameterShard, Place, str]:
+    """The shard as its last owner left it in memory, or as the checkpoint has it."""
+    rule = make_rule(rule_config)
+    part = run.slices[index]
+    path = run.memory / f"shard-{index:02d}.state"
+    place = Place(part.start, part.stop - part.start, run.size, run.dtype)
+    num_bytes = ShardState.num_bytes(place.count, len(rule.slots), run.dtype)
+    opener = memory.open_existing if path.exists() else memory.create
+    state = ShardState(opener(path, num_bytes), place.count, len(rule.slots), run.dtype)
+    restored_from = "memory"
+    if not state["ready"]:
+        source = checkpoint.read(Path(assign["checkpoint"]))
+        vectors = source.read_shard(index)
+        slots = [vectors[name] for name in rule.slots]
+        state.fill(vectors["values"], slots, source.shards[index].version)
+        restored_from = "checkpoint"
+    shard = ParameterShard(state, rule, int(assign["epoch"]), bound)
+    if shard.finish_interrupted(lambda at: gradient_at(at, place.count, run.dtype)):
+        restored_from = "memory, after finishing an interrupted push"
+    for inbox in run.memory.glob(f"inbox-{index:02d}-*"):  # of dead owners; needed until here
+        inbox.unlink()
+    return shard, place, restored_from
+
+
+def _obey(
+    run: RunSpec, index: int, endpoint: ShardEndpoint, link: CoordinatorLink, command: Message
+) -> None:
+    match command["op"]:
+        case "fence":
+            replica, incarnation = int(command["replica"]), int(command["incarnation"])
+            with endpoint.lock:
+                progress = endpoint.shard.fence(replica, incarnation)
+            link.send("fenced", replica=replica, incarnation=incarnation, progress=progress)
+        case "snapshot":
+            _snapshot(run, index, endpoint, link, int(command["id"]))
+
+
+def _snapshot(
+    run: RunSpec, index: int, endpoint: ShardEndpoint, link: CoordinatorLink, id: int
+) -> None:
+    with endpoint.lock:  # pushes wait for a copy in memory, not for the disk
+        values, slots, version = endpoint.shard.copy()
+        progress = [(*holder, *reached) for holder, reached in endpoint.shard.progress().items()]
+    folder = checkpoint.partial_folder(run.checkpoints, id)
+    try:
+        digests = checkpoint.write_shard(folder, index, {"values": values, **slots})
+    except OSError as error:
+        link.send("snapshot_failed", id=id, message=str(error))
+        return
+    link.send("snapshotted", id=id, version=version, digests=digests, progress=progress)

@@ -1,0 +1,109 @@
+"""When to ask the shards for a snapshot, and what a complete one contains. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from engine.config import DownpourConfig
+from engine.frames import Message
+from engine.instructions import Commit, Record, RunFailedError
+from engine.ledger import Holder, Ledger, Progress
+
+
+@dataclass
+class _Snapshot:
+    id: int
+    mark: frozenset[int]
+    final: bool
+    validate: bool
+    replies: dict[int, Message] = field(default_factory=dict)
+
+
+class Snapshots:
+    """One snapshot at a time: due, asked for, answered by every shard, committed, measured."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        config: DownpourConfig,
+        *,
+        num_shards: int,
+        epoch_size: int,
+        next_id: int,
+        now: float,
+    ) -> None:
+        """Nothing asked for yet; `now` counts as the time of the last checkpoint."""
+        self._ledger = ledger
+        self._interval_s = config.checkpoint_every_s
+        self._num_shards = num_shards
+        self._next_id = next_id
+        self._saved = now
+        self._asked: _Snapshot | None = None
+        self._measuring = False
+        self._stride = config.validate_every_epochs * epoch_size
+        self._next_validation = 0.0
+        self._plan_validation(ledger.num_counted)
+
+    def request(self, now: float) -> Message | None:
+        """What to ask every shard now, if a snapshot is due and none is under way."""
+        final = self._ledger.complete
+        validate = final or self._ledger.num_counted >= self._next_validation
+        due = validate or now - self._saved >= self._interval_s
+        if not due or self._asked or self._measuring:
+            return None
+        self._asked = _Snapshot(self._next_id, self._ledger.mark(), final, validate)
+        self._next_id += 1
+        return {"op": "snapshot", "id": self._asked.id}
+
+    def abandon(self) -> None:
+        """A shard was lost: its part will not come. Due again as soon as all serve."""
+        self._asked = None
+
+    def answer(self, shard: int, message: Message, num_steps: int, now: float) -> Commit | None:
+        """One shard has written its part; the commit when it was the last one."""
+        asked = self._asked
+        if asked is None or message["id"] != asked.id:
+            return None
+        asked.replies[shard] = message
+        if len(asked.replies) < self._num_shards:
+            return None
+        self._asked, self._saved, self._measuring = None, now, asked.validate
+        counted = self._ledger.counted_at(asked.mark, _furthest(asked.replies.values()))
+        num_counted = sum(r.stop - r.start for r in counted)
+        self._plan_validation(num_counted)
+        shards = tuple(asked.replies[k] for k in range(self._num_shards))
+        return Commit(
+            asked.id, counted, num_counted, num_steps, shards, asked.final, asked.validate
+        )
+
+    def fail(self, shard: int, message: Message, now: float) -> Record | None:
+        """A shard could not write. Training goes on, the next interval tries again.
+
+        Raises:
+            RunFailedError: it was the final snapshot, without which there is no result.
+        """
+        asked = self._asked
+        if asked is None or message["id"] != asked.id:
+            return None
+        reason = message["message"]
+        if asked.final:
+            raise RunFailedError(f"shard {shard} cannot write the final checkpoint: {reason}")
+        self._asked, self._saved = None, now
+        self._plan_validation(self._ledger.num_counted)
+        return Record("checkpoint_failed", {"shard": shard, "reason": reason})
+
+    def measured(self) -> None:
+        """The committed checkpoint has been validated."""
+        self._measuring = False
+
+    def _plan_validation(self, num_counted: int) -> None:
+        self._next_validation = (num_counted // self._stride + 1) * self._stride
+
+
+def _furthest(replies: Iterable[Message]) -> dict[Holder, Progress]:
+    """For each holder the furthest progress that any shard's snapshot contains."""
+    furthest: dict[Holder, Progress] = {}
+    for reply in replies:
+        for replica, incarnation, lease, upto in reply["progress"]:
+            holder, progress = (replica, incarnation), Progress(lease, upto)
+            furthest[holder] = max(furthest.get(holder, progress), progress)
+    return furthest

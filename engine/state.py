@@ -1,0 +1,161 @@
+"""A shard's whole state in one stretch of memory, so that it can outlive its process.
+
+The memory is an ordinary buffer in tests and a file mapping in real runs. An update is applied
+block by block; an *intent* and a one-block *undo* copy lie beside the vectors, so that whoever
+opens the memory after a kill -9 finishes the interrupted push and applies it exactly once:
+
+    1. the intent says which push is being applied and where its gradient lies;
+    2. for each block: copy it to undo, note the block's number, update it in place, step on;
+    3. the push enters the table of applied pushes, the version moves, the intent is cleared.
+
+A process that dies has all its earlier stores visible to its successor (same page cache), so
+the order of the stores is the order the successor sees. Power loss is another matter.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+#: Elements updated at a time: values, one slot, gradient and scratch of a block fit in L2 cache.
+BLOCK = 65_536
+#: Rows of the table of applied pushes, one per life of a replica.
+NUM_ROWS = 1024
+_PAGE = 4096
+
+_HEADER = np.dtype(
+    [
+        ("magic", "S8"),
+        ("ready", "i8"),
+        ("num_values", "i8"),
+        ("num_slots", "i8"),
+        ("itemsize", "i8"),
+        ("owner_epoch", "i8"),
+        ("version", "i8"),
+        ("intent_active", "i8"),
+        ("intent_row", "i8"),
+        ("intent_high", "i8"),
+        ("intent_window", "u8"),
+        ("intent_lease", "i8"),
+        ("intent_upto", "i8"),
+        ("intent_version", "i8"),
+        ("intent_scale", "f8"),
+        ("intent_next_block", "i8"),
+        ("intent_undo_block", "i8"),
+        ("intent_offset", "i8"),
+        ("intent_path", "S512"),
+    ]
+)
+
+#: One life of a replica. `high` is the highest sequence number applied, `window` has bit d set
+#: when high - d was applied, (lease, upto) is its furthest progress.
+ROW = np.dtype(
+    [
+        ("used", "i8"),
+        ("replica", "i8"),
+        ("incarnation", "i8"),
+        ("fenced", "i8"),
+        ("high", "i8"),
+        ("window", "u8"),
+        ("lease", "i8"),
+        ("upto", "i8"),
+    ]
+)
+_MAGIC = b"shard01\0"
+
+
+class Location(NamedTuple):
+    """Where a gradient lies: a file other processes can map, and the byte offset in it."""
+
+    path: str
+    offset: int
+
+
+NOWHERE = Location("", 0)
+
+
+class ShardState:
+    """Views into one buffer: header, table of applied pushes, undo block, values, slots."""
+
+    def __init__(self, buffer: Any, num_values: int, num_slots: int, dtype: torch.dtype) -> None:
+        itemsize = dtype.itemsize
+        rows_at = _PAGE
+        undo_at = _aligned(rows_at + ROW.itemsize * NUM_ROWS)
+        values_at = _aligned(undo_at + (1 + num_slots) * BLOCK * itemsize)
+        self.header: Any = np.frombuffer(buffer, _HEADER, count=1)
+        self.rows: Any = np.frombuffer(buffer, ROW, count=NUM_ROWS, offset=rows_at)
+        self._undo = torch.frombuffer(
+            buffer, dtype=dtype, count=(1 + num_slots) * BLOCK, offset=undo_at
+        ).view(1 + num_slots, BLOCK)
+        stride = _aligned(num_values * itemsize)
+        vectors = [
+            torch.frombuffer(buffer, dtype=dtype, count=num_values, offset=values_at + i * stride)
+            for i in range(1 + num_slots)
+        ]
+        self.values, self.slots = vectors[0], vectors[1:]
+        self._check_header(num_values, num_slots, itemsize)
+
+    @staticmethod
+    def num_bytes(num_values: int, num_slots: int, dtype: torch.dtype) -> int:
+        """Size of the buffer that a state needs."""
+        fixed = _aligned(_PAGE + ROW.itemsize * NUM_ROWS)
+        undo = (1 + num_slots) * BLOCK * dtype.itemsize
+        return _aligned(fixed + undo) + (1 + num_slots) * _aligned(num_values * dtype.itemsize)
+
+    @staticmethod
+    def in_memory(num_values: int, num_slots: int, dtype: torch.dtype) -> "ShardState":
+        """A state that dies with its process."""
+        size = ShardState.num_bytes(num_values, num_slots, dtype)
+        return ShardState(bytearray(size), num_values, num_slots, dtype)
+
+    def _check_header(self, num_values: int, num_slots: int, itemsize: int) -> None:
+        fields = {"num_values": num_values, "num_slots": num_slots, "itemsize": itemsize}
+        if self["magic"] == b"":
+            for name, value in fields.items():
+                self[name] = value
+            self["magic"] = _MAGIC
+        found = {name: int(self[name]) for name in fields}
+        if self["magic"] != _MAGIC.rstrip(b"\0") or found != fields:
+            raise ValueError(f"memory of another shard: want {fields}, found {found}")
+
+    def __getitem__(self, field: str) -> Any:
+        return self.header[field][0]
+
+    def __setitem__(self, field: str, value: Any) -> None:
+        self.header[field][0] = value
+
+    @property
+    def num_blocks(self) -> int:
+        return -(-self.values.numel() // BLOCK)
+
+    def block(self, index: int) -> tuple[Tensor, list[Tensor]]:
+        """Values and slots of one block, as views."""
+        part = slice(index * BLOCK, (index + 1) * BLOCK)
+        return self.values[part], [slot[part] for slot in self.slots]
+
+    def save_undo(self, index: int) -> None:
+        """Keep a copy of block `index`, then note that the copy is whole."""
+        values, slots = self.block(index)
+        for kept, vector in zip(self._undo, [values, *slots], strict=True):
+            kept[: vector.numel()].copy_(vector)
+        self["intent_undo_block"] = index
+
+    def restore_undo(self, index: int) -> None:
+        """Put block `index` back as it was when it was last saved."""
+        values, slots = self.block(index)
+        for kept, vector in zip(self._undo, [values, *slots], strict=True):
+            vector.copy_(kept[: vector.numel()])
+
+    def fill(self, values: Tensor, slots: Sequence[Tensor], version: int) -> None:
+        """Set the vectors of a new state and mark it ready to be taken over."""
+        self.values.copy_(values)
+        for own, given in zip(self.slots, slots, strict=True):
+            own.copy_(given)
+        self["version"] = version
+        self["ready"] = 1
+
+
+def _aligned(num_bytes: int) -> int:
+    return -(-num_bytes // _PAGE) * _PAGE

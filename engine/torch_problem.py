@@ -1,0 +1,89 @@
+"""A torch module and a loss as a `Problem`: its parameters become views into flat vectors."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.layout import Layout
+from engine.ledger import Lease
+from engine.problem import Minibatch
+
+#: (module, payload) -> mean loss over the mini-batch, a scalar that backward() accepts.
+Loss = Callable[[nn.Module, Any], Tensor]
+Minibatches = Callable[[Lease, int], Iterator[Minibatch]]
+
+
+def no_measures(module: nn.Module) -> dict[str, float]:
+    """Validation for problems without held-out data."""
+    return {}
+
+
+class TorchProblem:
+    """Gradients of a module by autograd, on whatever device the module lives."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        loss: Loss,
+        unit_sizes: Sequence[int],
+        minibatches: Minibatches,
+        measure: Callable[[nn.Module], Mapping[str, float]] = no_measures,
+    ) -> None:
+        """Wrap `module`, whose present parameters become the initial ones.
+
+        Args:
+            unit_sizes: training samples in each unit of data.
+            minibatches: reads one lease, see `Problem.minibatches`.
+            measure: measures on held-out data; the module is in evaluation mode.
+        """
+        self._module = module
+        self._loss = loss
+        self._measure = measure
+        self._named = dict(module.named_parameters())
+        self.layout = Layout.of(self._named)
+        self._initial = self.layout.flatten(self._named)
+        self._bound: dict[int, dict[str, Tensor]] = {}
+        self.unit_sizes = unit_sizes
+        self.minibatches = minibatches
+
+    def initial(self) -> Tensor:
+        return self._initial.clone()
+
+    def gradient_(self, parameters: Tensor, payload: Any, grad: Tensor) -> float:
+        self._load(parameters)
+        self._module.train()
+        for parameter in self._named.values():
+            parameter.grad = None
+        loss = self._loss(self._module, payload)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch ships it without annotations
+        for name, view in self._views(grad).items():
+            if (own := self._named[name].grad) is not None:
+                view.copy_(own)
+            else:
+                view.zero_()
+        return float(loss.detach())
+
+    def validate(self, parameters: Tensor) -> dict[str, float]:
+        self._load(parameters)
+        self._module.eval()
+        with torch.inference_mode():
+            return dict(self._measure(self._module))
+
+    def _load(self, parameters: Tensor) -> None:
+        for name, view in self._views(parameters).items():
+            own = self._named[name]
+            if own.device == view.device:
+                own.data = view  # no copy: the module computes on the fetched vector itself
+            else:
+                own.data.copy_(view)
+
+    def _views(self, flat: Tensor) -> dict[str, Tensor]:
+        """Named views into `flat`, remembered: the engine uses the same few vectors for ever."""
+        key = flat.data_ptr()
+        if key not in self._bound:
+            if len(self._bound) >= 16:
+                self._bound.clear()
+            self._bound[key] = self.layout.views(flat)
+        return self._bound[key]

@@ -1,0 +1,192 @@
+"""The coordinator at work: its decisions carried out on sockets, files, clock and processes."""
+
+import logging
+import os
+import queue
+import signal
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+
+from engine import checkpoint
+from engine.checkpoint import Checkpoint, ShardFile
+from engine.config import ClusterConfig, DownpourConfig
+from engine.coordinator import Coordinator
+from engine.coordinator_server import CoordinatorServer, Heard
+from engine.events import EventLog
+from engine.instructions import Commit, Drop, Finish, Instruction, Record, Send
+from engine.ledger import Ledger
+from engine.problem import Problem
+from engine.run_spec import RunSpec, segment_name
+from engine.snapshots import Snapshots
+
+log = logging.getLogger(__name__)
+_TICK_S = 0.25
+#: Mini-batches in one lease: what a lost replica gives back at most, beside what it had counted.
+_LEASE_MINIBATCHES = 8
+
+
+class Training:
+    """The coordinator with its surroundings: sockets, files, clock, validation."""
+
+    def __init__(
+        self,
+        server: CoordinatorServer,
+        run: RunSpec,
+        problem: Problem,
+        config: DownpourConfig,
+        cluster: ClusterConfig,
+        identity: Mapping[str, str],
+        start: Checkpoint,
+        events: EventLog,
+    ) -> None:
+        self._server = server
+        self._run = run
+        self._problem = problem
+        self._config = config
+        self._cluster = cluster
+        self._identity = identity
+        self._events = events
+        self._final: Checkpoint | None = None
+        self._finished = False
+        self._measurer = ThreadPoolExecutor(1, "validate")
+        self._measurement: tuple[Future[dict[str, float]], Commit] | None = None
+        ledger = Ledger(
+            problem.unit_sizes,
+            config.num_epochs,
+            lease_size=_LEASE_MINIBATCHES * config.minibatch_size,
+            seed=config.seed,
+            counted=start.counted,
+        )
+        self._epoch_size = sum(problem.unit_sizes)
+        snapshots = Snapshots(
+            ledger,
+            config,
+            num_shards=cluster.num_shards,
+            epoch_size=self._epoch_size,
+            next_id=checkpoint.next_id(run.checkpoints),
+            now=time.monotonic(),
+        )
+        self._coordinator = Coordinator(
+            ledger,
+            snapshots,
+            config,
+            cluster,
+            checkpoint=str(start.folder),
+            num_steps=start.num_steps,
+        )
+        events.record(
+            "start",
+            num_samples_total=ledger.num_total,
+            num_epochs=config.num_epochs,
+            resumed_at_samples=ledger.num_counted,
+            replicas=cluster.num_replicas,
+            shards=cluster.num_shards,
+        )
+
+    def drive(self, check_roles: Callable[[], None]) -> Checkpoint:
+        """Handle events until the run is finished; return its final checkpoint.
+
+        Args:
+            check_roles: called several times a second; raises when a role cannot go on.
+        """
+        while not self._finished:
+            self._handle_events()
+            self._collect_measurement()
+            self._carry_out(self._coordinator.tick(time.monotonic()))
+            check_roles()
+        assert self._final is not None
+        return self._final
+
+    def close(self) -> None:
+        """Hang up on everybody: roles that still run end by themselves."""
+        self._server.close()
+        self._measurer.shutdown(wait=False, cancel_futures=True)
+
+    def _handle_events(self) -> None:
+        """All waiting events, or the first one to come within a tick."""
+        deadline = time.monotonic() + _TICK_S
+        while (wait_s := deadline - time.monotonic()) > 0:
+            try:
+                event = self._server.events.get(timeout=wait_s)
+            except queue.Empty:
+                return
+            if isinstance(event, Heard):
+                now = time.monotonic()
+                self._carry_out(self._coordinator.hear(event.peer, event.message, now))
+            else:
+                self._carry_out(self._coordinator.lose(event.peer, event.reason))
+
+    def _carry_out(self, instructions: list[Instruction]) -> None:
+        for instruction in instructions:
+            match instruction:
+                case Send(peer, message):
+                    self._server.send(peer, message)
+                case Record(event, values):
+                    self._events.record(event, **values)
+                    if event == "replica_settled":
+                        self._forget(values)
+                case Commit():
+                    self._commit(instruction)
+                case Drop(peer, pid, _):
+                    self._server.drop(peer)
+                    _end_process(pid)
+                case Finish():
+                    self._finished = True
+
+    def _forget(self, values: Mapping[str, Any]) -> None:
+        """Free the memory of a lost replica: no shard needs its gradients any more."""
+        name = segment_name(values["replica"], values["incarnation"])
+        (self._run.memory / name).unlink(missing_ok=True)
+
+    def _commit(self, commit: Commit) -> None:
+        written = checkpoint.commit(
+            self._run.checkpoints,
+            commit.id,
+            identity=self._identity,
+            shards=[ShardFile(m["version"], m["digests"]) for m in commit.shards],
+            counted=commit.counted,
+            num_steps=commit.num_steps,
+            elapsed_s=self._events.elapsed_s,
+            final=commit.final,
+            keep=self._config.keep_checkpoints,
+        )
+        self._events.record("checkpoint", samples=commit.num_counted, path=str(written.folder))
+        if commit.validate:
+            parameters = written.read_parameters()
+            self._measurement = (self._measurer.submit(self._measure, parameters), commit)
+        if commit.final:
+            self._final = written
+
+    def _measure(self, parameters: torch.Tensor) -> dict[str, float]:
+        torch.set_num_threads(1)  # the cores belong to the replicas
+        return self._problem.validate(parameters)
+
+    def _collect_measurement(self) -> None:
+        if self._measurement is None or not self._measurement[0].done():
+            return
+        future, commit = self._measurement
+        self._measurement = None
+        epoch = commit.num_counted / self._epoch_size
+        self._events.record(
+            "validation",
+            samples=commit.num_counted,
+            epoch=round(epoch, 4),
+            metrics=future.result(),
+        )
+        if commit.final:
+            self._events.record(
+                "finished", samples=commit.num_counted, elapsed_s=self._events.elapsed_s
+            )
+        self._carry_out(self._coordinator.measured(commit.final))
+
+
+def _end_process(pid: int) -> None:
+    """End a process of this host that no longer answers; its nanny starts another one."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        log.info("process %d had already ended", pid)
