@@ -1,0 +1,71 @@
+"""The rival: a plain torch loop of one thread in a process of its own, told when to run."""
+
+import multiprocessing as mp
+import os
+import time
+from multiprocessing.connection import Connection
+
+import torch
+
+from benchmarks._subject import minibatch_pool
+from models.config import ModelConfig
+from models.vgg import build_vgg
+
+
+class PlainLoops:
+    """Several independent loops, running at the same time for a given time, then waiting."""
+
+    def __init__(self, count: int, net: ModelConfig, minibatch_size: int, rule: str) -> None:
+        """Start the processes with the malloc settings that our replicas have."""
+        from tasks.cluster import SETTINGS
+
+        prefix = "distributed.nanny.pre-spawn-environ."
+        malloc = {
+            name.removeprefix(prefix): str(value)
+            for name, value in SETTINGS.items()
+            if name.startswith(prefix)
+        }
+        context = mp.get_context("spawn")
+        before = dict(os.environ)
+        os.environ.update(malloc | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
+        self._pipes = []
+        for _ in range(count):
+            ours, theirs = context.Pipe()
+            args = (theirs, net, minibatch_size, rule)
+            context.Process(target=_serve, args=args, daemon=True).start()
+            self._pipes.append(ours)
+        os.environ.clear()
+        os.environ.update(before)
+        self.run(1.0)
+
+    def run(self, seconds: float) -> float:
+        """Images per second of all loops together over `seconds`."""
+        for pipe in self._pipes:
+            pipe.send(seconds)
+        return sum(pipe.recv() for pipe in self._pipes)
+
+
+def _serve(pipe: Connection, net: ModelConfig, minibatch_size: int, rule: str) -> None:
+    torch.set_num_threads(1)
+    pool = minibatch_pool(minibatch_size)
+    model = build_vgg(net, 10).train()
+    parameters = list(model.parameters())
+    optimiser: torch.optim.Optimizer = (
+        torch.optim.SGD(parameters, lr=0.001, momentum=0.9, weight_decay=5e-4, fused=True)
+        if rule == "momentum"
+        else torch.optim.Adagrad(parameters, lr=0.001, fused=True)
+    )
+    loss_function = torch.nn.CrossEntropyLoss()
+    while True:
+        try:
+            seconds = pipe.recv()
+        except EOFError:
+            return
+        start, num_images = time.monotonic(), 0
+        while (elapsed := time.monotonic() - start) < seconds:
+            images, labels = pool[num_images // minibatch_size % len(pool)]
+            optimiser.zero_grad(set_to_none=True)
+            loss_function(model(images), labels).backward()
+            optimiser.step()
+            num_images += len(labels)
+        pipe.send(num_images / elapsed)

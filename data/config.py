@@ -1,0 +1,70 @@
+"""Configuration of staging and the input pipeline. Light: imports neither torch nor webdataset."""
+
+from difflib import get_close_matches
+from typing import Final, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+STRICT = ConfigDict(extra="forbid")
+BUILTIN_NAMES: Final = ("animal-mnist", "digits", "fashion-mnist")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class StagingConfig:
+    """From a source's images to pre-shuffled WebDataset tars."""
+
+    samples_per_tar: int = Field(default=512, ge=1)
+    shuffle_seed: int = Field(default=0, ge=0)
+    max_train_samples: int | None = Field(default=None, ge=1)  # None: all of them
+    max_test_samples: int | None = Field(default=None, ge=1)
+    max_bad_fraction: float = Field(default=0.0, ge=0.0, le=1.0)  # undecodable images tolerated
+    max_pixels: int = Field(default=50_000_000, ge=1)  # refused from the header, before decoding
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class InputConfig:
+    """From a tar's bytes to a training mini-batch (Simonyan & Zisserman 2015, 3.1)."""
+
+    side_min: int = Field(default=256, ge=1)  # S is drawn from [side_min, side_max], pixels
+    side_max: int = Field(default=512, ge=1)
+    crop_size: int = Field(default=224, ge=1)
+    flip: bool = True
+    colour_shift_std: float = Field(default=0.1, ge=0.0)  # Krizhevsky's alpha; 0 switches it off
+    cache_bytes: int = Field(default=256_000_000, ge=0)  # decoded images kept by each replica
+    prefetch: int = Field(default=4, ge=1)  # mini-batches decoded ahead
+    decode_threads: int = Field(default=1, ge=1)
+
+    def __post_init__(self) -> None:
+        if self.side_max < self.side_min:
+            raise ValueError(f"side_max={self.side_max} is below side_min={self.side_min}")
+        if self.side_min < self.crop_size:
+            raise ValueError(
+                f"side_min={self.side_min} is below crop_size={self.crop_size}: "
+                "the crop would not fit into the rescaled image"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DataConfig:
+    """One labelled image data set: where it comes from, how it is staged and read."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")  # names the folder of staged tars
+    source: Literal["builtin", "folder", "archive"]
+    path: str | None = None  # the folder or archive; None for a built-in source
+    train_split: str = "train"  # sub-folder of the source that holds the training classes
+    test_split: str = "test"
+    staging: StagingConfig = StagingConfig()
+    input: InputConfig = InputConfig()
+
+    def __post_init__(self) -> None:
+        if self.source == "builtin" and self.path is not None:
+            raise ValueError(f"path={self.path!r} has no meaning for source=builtin")
+        if self.source == "builtin" and self.name not in BUILTIN_NAMES:
+            nearest = get_close_matches(self.name, BUILTIN_NAMES, n=1, cutoff=0.0)[0]
+            raise ValueError(
+                f"name={self.name} is no built-in data set: want one of "
+                f"{', '.join(BUILTIN_NAMES)}; nearest: {nearest}"
+            )
+        if self.source != "builtin" and self.path is None:
+            raise ValueError(f"source={self.source} needs path: the {self.source} to read")

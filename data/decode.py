@@ -1,0 +1,142 @@
+"""Image bytes to 8-bit RGB: one stated rule for every odd file that real data sets hold."""
+
+import io
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+RgbImage = npt.NDArray[np.uint8]  # (H, W, 3)
+
+FULL_SCALE: Final = 8  # JPEG scales are counted in eighths, as the format's 8x8 blocks are
+FAST_SCALES: Final = (1, 2, 4, 8)  # eighths; the scales between are slower than full decoding
+# Left out on purpose: formats that start a program (EPS) and those that hold no photographs.
+FORMATS: Final = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+EXIF_MARK: Final = b"Exif\x00\x00"
+EXIF_ORIENTATION: Final = 0x0112
+EXTENSIONS: Final = {
+    b"\xff\xd8\xff": "jpg",
+    b"\x89PNG": "png",
+    b"GIF8": "gif",
+    b"BM": "bmp",
+    b"RIFF": "webp",
+    b"II*\x00": "tif",
+    b"MM\x00*": "tif",
+}
+
+# `max_pixels` is checked from every header before decoding; Pillow's own limit would only warn.
+Image.MAX_IMAGE_PIXELS = None
+
+
+class UndecodableImage(ValueError):
+    """The bytes are no image that can be used. The text is a predicate: "is empty: 0 bytes"."""
+
+
+def decode_rgb(data: bytes, max_pixels: int, eighths: int = FULL_SCALE) -> RgbImage:
+    """Decode one image by these rules.
+
+    EXIF orientation is applied; transparency is laid on white; grey, palette, CMYK and YCbCr are
+    converted; 16 bits per channel are scaled to 8, not clipped; ICC profiles are ignored; of an
+    animation the first frame counts. Truncated data is refused. Damage that lies inside a complete
+    JPEG scan is not visible to a decoder and passes.
+
+    Args:
+        data: the file's bytes; the format is told from them, never from a name.
+        max_pixels: larger images are refused from the header, before anything is allocated.
+        eighths: one of FAST_SCALES; a plain JPEG comes back at this scale, anything else whole.
+
+    Returns:
+        (H, W, 3), writable. When scaled, each side is ceil(side * eighths / 8): a pixel stands for
+        exactly 8 / eighths pixels of the original, and the last ones may reach over its edge.
+
+    Raises:
+        UndecodableImage: empty, too large, truncated, or no image of a known format.
+    """
+    if not data:
+        raise UndecodableImage("is empty: 0 bytes")
+    if file_extension(data) == "jpg":
+        decoded = _decode_plain_jpeg(data, max_pixels, eighths)
+        if decoded is not None:
+            return decoded
+    return _decode_with_pillow(data, max_pixels)
+
+
+def file_extension(data: bytes) -> str:
+    """Name the extension that belongs to the bytes, whatever the file was called; else "img"."""
+    return next((ext for magic, ext in EXTENSIONS.items() if data.startswith(magic)), "img")
+
+
+def smallest_scale(smallest_side: int, wanted_side: int) -> int:
+    """Return the smallest of FAST_SCALES that still leaves `wanted_side` pixels, in eighths."""
+    return next(
+        (m for m in FAST_SCALES if smallest_side * m >= wanted_side * FULL_SCALE), FULL_SCALE
+    )
+
+
+def _decode_plain_jpeg(data: bytes, max_pixels: int, eighths: int) -> RgbImage | None:
+    """None for the JPEGs that Pillow has to look at: CMYK, with EXIF orientation, or damaged."""
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    _check_size(width, height, max_pixels)
+    if colours in ("CMYK", "YCCK") or (EXIF_MARK in data and _is_turned(data)):
+        return None
+    try:
+        rgb: RgbImage = simplejpeg.decode_jpeg(
+            data,
+            "RGB",
+            min_height=-(-int(height) * eighths // FULL_SCALE),
+            min_width=-(-int(width) * eighths // FULL_SCALE),
+        )
+    except ValueError:  # recoverable damage, which Pillow accepts as every other loader does
+        return None
+    return rgb
+
+
+def _is_turned(data: bytes) -> bool:
+    with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+        return bool(image.getexif().get(EXIF_ORIENTATION, 1) != 1)
+
+
+def _decode_with_pillow(data: bytes, max_pixels: int) -> RgbImage:
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(*image.size, max_pixels)
+            return np.array(_as_rgb(ImageOps.exif_transpose(image)))
+    except UndecodableImage:
+        raise
+    except UnidentifiedImageError as error:
+        raise UndecodableImage(
+            f"is no image of a known format: it starts with {data[:8]!r}"
+        ) from error
+    except Exception as error:  # struct.error, IndexError, zlib.error, ...: plugins leak them all
+        raise UndecodableImage(f"cannot be decoded: {error}") from error
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise UndecodableImage(
+            f"has {width}x{height} = {width * height} pixels, more than max_pixels={max_pixels}"
+        )
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return _scaled_to_8_bits(image)
+    if image.mode == "F":
+        raise UndecodableImage("holds floating-point pixels, whose range is not defined")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
+    """From [0, 65535]; Pillow's own conversion clips at 255 and whitens nearly every pixel."""
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise UndecodableImage(f"holds values outside [0, 65535]: {values.min()}..{values.max()}")
+    return Image.fromarray(np.round(values / 257).astype(np.uint8)).convert("RGB")

@@ -1,0 +1,97 @@
+"""Which sample goes into which tar: decided by a seed, before anything is written."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Final, NamedTuple, get_args
+
+from data.config import StagingConfig
+from data.sources.source import ByteRange, Source, SourceSample, Split
+
+SPLITS: Final[tuple[Split, ...]] = get_args(Split)
+KEY_NAME_CHARS: Final = 60  # of the original name kept in a key; a tar header holds 100
+
+
+class PlannedSample(NamedTuple):
+    key: str
+    name: str  # of the original file or member
+    label: int
+    location: ByteRange
+
+
+@dataclass(frozen=True)
+class TarPlan:
+    """All that one process needs to make one tar, alone."""
+
+    path: Path
+    samples: tuple[PlannedSample, ...]
+    class_names: tuple[str, ...]
+    max_pixels: int
+    fingerprint: str  # of the source
+
+    @property
+    def digest(self) -> str:
+        """Of everything that decides the tar's content; where the images lie does not."""
+        digest = hashlib.sha256(
+            repr((self.class_names, self.max_pixels, self.fingerprint)).encode()
+        )
+        for key, name, label, location in self.samples:
+            digest.update(repr((key, name, label, location.num_bytes)).encode())
+        return digest.hexdigest()
+
+
+def plan_tars(
+    source: Source, config: StagingConfig, folder: Path, fingerprint: str
+) -> dict[Split, tuple[TarPlan, ...]]:
+    """Deal the samples of both splits out to tars of nearly equal size, shuffled.
+
+    The order is that of SHA-256(seed, split, name): the same on every machine and with every
+    library version, whatever order the source lists its samples in.
+    """
+    limits = {"train": config.max_train_samples, "test": config.max_test_samples}
+    return {
+        split: tuple(
+            TarPlan(
+                folder / f"{split}-{number:06d}.tar",
+                samples,
+                source.class_names,
+                config.max_pixels,
+                fingerprint,
+            )
+            for number, samples in enumerate(
+                _dealt(
+                    _planned(source, split, config.shuffle_seed, limits[split]),
+                    config.samples_per_tar,
+                )
+            )
+        )
+        for split in SPLITS
+    }
+
+
+def _planned(source: Source, split: Split, seed: int, limit: int | None) -> list[PlannedSample]:
+    def place(sample: SourceSample) -> bytes:
+        return hashlib.sha256(f"{seed}/{split}/{sample.name}".encode()).digest()
+
+    shuffled = sorted(source.samples(split), key=place)[:limit]
+    return [
+        PlannedSample(_key(index, sample.name), sample.name, sample.label, sample.location)
+        for index, sample in enumerate(shuffled)
+    ]
+
+
+def _key(index: int, name: str) -> str:
+    """Unique by its number; dots would end the key for WebDataset, so they are replaced."""
+    stem = re.sub(r"\.[^./]*$", "", name)
+    return f"{index:08d}_{re.sub('[^A-Za-z0-9-]+', '_', stem)[-KEY_NAME_CHARS:]}"
+
+
+def _dealt(
+    samples: Sequence[PlannedSample], samples_per_tar: int
+) -> list[tuple[PlannedSample, ...]]:
+    num_tars = -(-len(samples) // samples_per_tar)
+    bounds = [len(samples) * i // max(1, num_tars) for i in range(num_tars + 1)]
+    return [tuple(samples[a:b]) for a, b in pairwise(bounds)]

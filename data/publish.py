@@ -1,0 +1,47 @@
+"""Files that are either complete or absent: written aside, synced, renamed."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Final
+
+PARTIAL: Final = ".partial"
+
+
+@contextmanager
+def published(path: Path) -> Iterator[IO[bytes]]:
+    """Open a new file that takes the name `path` when the block ends without an error.
+
+    Order: fsync the file, rename it over `path`, fsync the folder. So after a crash `path` is the
+    old file, or absent, or the whole new one. The aside name is unique, so two writers of the same
+    path cannot mix: the later rename wins.
+    """
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    try:
+        with aside.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            aside.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the folder's entries (names created, renamed, removed) durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_partials(folder: Path) -> None:
+    """Delete what killed writers left behind; call it only while nobody writes in `folder`."""
+    for leftover in folder.glob(f".*{PARTIAL}"):
+        leftover.unlink(missing_ok=True)

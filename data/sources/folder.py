@@ -1,0 +1,53 @@
+"""A folder-per-class tree on disk."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from data.sources.source import ByteRange, ListedSource, SourceError
+from data.sources.tree import Tree, TreeFile, source_of_tree
+
+
+def folder_source(path: Path, train_split: str, test_split: str) -> ListedSource:
+    """Read the images below `path`; links are followed, as in any folder of links to images."""
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise SourceError(
+            f"data.path={path} {what}: expected a folder with {train_split}/CLASS/IMAGE and "
+            f"{test_split}/CLASS/IMAGE, or with CLASS/IMAGE"
+        )
+    folders: list[str] = []
+    files = list(_walk(path, folders))
+    return source_of_tree(Tree(str(path), files, set(folders)), train_split, test_split)
+
+
+def _walk(root: Path, folders: list[str]) -> Iterator[TreeFile]:
+    """Yield the files below root; add the names of the folders to `folders`."""
+    for where, folder_names, file_names in os.walk(root, followlinks=True, onerror=_raise):
+        inside = Path(where).relative_to(root)
+        folders.extend(_printable((inside / name).as_posix(), root) for name in folder_names)
+        for file_name in file_names:
+            name = _printable((inside / file_name).as_posix(), root)
+            path = os.path.join(where, file_name)
+            yield TreeFile(name, ByteRange(path, 0, _size(path)))
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _printable(name: str, root: Path) -> str:
+    if not name.isprintable():
+        raise SourceError(f"{root}: {name!r} is not printable UTF-8: rename it")
+    return name
+
+
+def _size(path: str) -> int:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError as error:
+        raise SourceError(f"{path}: is a link to nothing: remove it") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise SourceError(f"{path}: is neither a file nor a folder: remove it from the tree")
+    return status.st_size

@@ -1,0 +1,87 @@
+"""What a source of labelled images gives to staging."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
+
+Split = Literal["train", "test"]
+
+
+class SourceError(ValueError):
+    """The source cannot be read as labelled images. The text says where, what and what to do."""
+
+
+class ByteRange(NamedTuple):
+    """Where the bytes of one image lie: so any process can read any image, in any order.
+
+    `path` is a string because a data set has millions of these and a Path takes five times as much.
+    """
+
+    path: str
+    offset: int
+    num_bytes: int
+
+    def read(self) -> bytes:
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            data = file.read(self.num_bytes)
+        if len(data) != self.num_bytes:
+            raise SourceError(
+                f"{self.path}: {len(data)} of {self.num_bytes} bytes at offset {self.offset}: "
+                "the file became shorter after staging had listed it"
+            )
+        return data
+
+
+class SourceSample(NamedTuple):
+    """One labelled image. `name` is the original file's or member's, unique in the source."""
+
+    name: str
+    label: int  # index into the source's class_names
+    location: ByteRange
+
+
+class Source(Protocol):
+    """Labelled images in two splits. The order of samples carries no meaning."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Sorted; a label is an index into it."""
+        ...
+
+    def samples(self, split: Split) -> Iterator[SourceSample]: ...
+
+
+@dataclass(frozen=True)
+class ListedSource:
+    """A source whose samples are all known."""
+
+    class_names: tuple[str, ...]
+    train: Sequence[SourceSample]
+    test: Sequence[SourceSample]
+
+    def samples(self, split: Split) -> Iterator[SourceSample]:
+        return iter(self.train if split == "train" else self.test)
+
+
+class Spool:
+    """Image bytes appended to one file, for sources that offer no random access."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
+        self._file = path.open("wb")
+        self._offset = 0
+
+    def append(self, data: bytes) -> ByteRange:
+        """Readable by others only after the spool is closed."""
+        self._file.write(data)
+        location = ByteRange(self._path, self._offset, len(data))
+        self._offset += len(data)
+        return location
+
+    def __enter__(self) -> "Spool":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()

@@ -1,0 +1,223 @@
+"""From a source to a folder of shuffled WebDataset tars and a manifest."""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+from data.config import DataConfig
+from data.manifest import (
+    FORMAT_VERSION,
+    MANIFEST,
+    Manifest,
+    TarEntry,
+    read_entry,
+    read_manifest,
+    write_manifest,
+)
+from data.plan import SPLITS, TarPlan, plan_tars
+from data.publish import remove_partials
+from data.sources.fingerprint import MISSING, fingerprint
+from data.sources.registry import SPOOL, open_source, origin
+from data.sources.source import SourceError, Split
+from data.tars import WORK, record_path, write_tar
+
+RunParallel = Callable[[Callable[[TarPlan], TarEntry], Sequence[TarPlan]], Iterable[TarEntry]]
+
+SHOWN: Final = 5  # bad images named in a message
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StagingResult:
+    folder: Path
+    manifest: Manifest
+    tars_written: int
+    tars_kept: int  # found finished
+
+
+def serially(work: Callable[[TarPlan], TarEntry], plans: Sequence[TarPlan]) -> Iterable[TarEntry]:
+    """Make the tars one after the other, in this process."""
+    return map(work, plans)
+
+
+def staged_folder(root: Path, config: DataConfig) -> Path:
+    """Name the folder of the staged data; touches no file.
+
+    Its digest covers the source's kind and place and every setting that decides the tars' bytes.
+    """
+    return root / f"{config.name}-{_staging_digest(config)}"
+
+
+def stage(config: DataConfig, root: Path, run_parallel: RunParallel = serially) -> StagingResult:
+    """Stage a data set below `root`, or do what is left of it.
+
+    The tars are planned first; `run_parallel` may make them anywhere that sees the same paths, in
+    any order, twice if need be. The manifest comes last and says that all is done: with it in
+    place, a rerun looks only at the tars' sizes. A tar that is missing or cut is made again,
+    finished ones stay. Any two runs on the same source give the same bytes. Only one process
+    stages a folder at a time; a second one waits.
+
+    Raises:
+        SourceError: the source is unusable, changed since it was staged, or holds more bad images
+            than `max_bad_fraction` allows.
+        ManifestError: the manifest in the folder is damaged or of another format version.
+    """
+    folder = staged_folder(root, config)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _sole_writer(folder):
+        manifest = read_manifest(folder) if (folder / MANIFEST).exists() else None
+        if manifest is not None:
+            _require_same_source(manifest, config, folder)
+            _require_few_bad(manifest.entries, _num_images(manifest), config)
+            if all(_is_whole(folder / entry.file, entry) for entry in manifest.entries):
+                shutil.rmtree(folder / WORK, ignore_errors=True)  # whoever published may have died
+                return StagingResult(folder, manifest, 0, len(manifest.entries))
+        return _stage(config, folder, manifest, run_parallel)
+
+
+def _stage(
+    config: DataConfig, folder: Path, manifest: Manifest | None, run_parallel: RunParallel
+) -> StagingResult:
+    work = folder / WORK
+    work.mkdir(exist_ok=True)
+    remove_partials(folder)
+    remove_partials(work)
+    try:
+        state = fingerprint(config)
+        source = open_source(config, work)
+        plans = plan_tars(source, config.staging, folder, state)
+        todo, kept = _sorted_out([plan for split in SPLITS for plan in plans[split]], manifest)
+        num_images = sum(len(plan.samples) for split in SPLITS for plan in plans[split])
+        entries = list(_tolerated(chain(kept, run_parallel(write_tar, todo)), num_images, config))
+    finally:
+        (work / SPOOL).unlink(missing_ok=True)
+    manifest = _manifest(config, source.class_names, state, plans, entries)
+    write_manifest(folder, manifest)
+    shutil.rmtree(work)
+    return StagingResult(folder, manifest, tars_written=len(todo), tars_kept=len(kept))
+
+
+def _sorted_out(
+    plans: Sequence[TarPlan], manifest: Manifest | None
+) -> tuple[list[TarPlan], list[TarEntry]]:
+    """The plans still to carry out, and the entries of the tars that are finished."""
+    listed = {entry.file: entry for entry in manifest.entries} if manifest else {}
+    todo: list[TarPlan] = []
+    kept: list[TarEntry] = []
+    for plan in plans:
+        entry = read_entry(record_path(plan.path)) or listed.get(plan.path.name)
+        if entry and entry.plan_digest == plan.digest and _is_whole(plan.path, entry):
+            kept.append(entry)
+        else:
+            todo.append(plan)
+    return todo, kept
+
+
+def _is_whole(tar: Path, entry: TarEntry) -> bool:
+    return tar.is_file() and tar.stat().st_size == entry.num_bytes
+
+
+def _tolerated(
+    entries: Iterable[TarEntry], num_images: int, config: DataConfig
+) -> Iterator[TarEntry]:
+    """Pass the entries on as they come; stop as soon as too many images are bad."""
+    seen: list[TarEntry] = []
+    for entry in entries:
+        seen.append(entry)
+        _require_few_bad(seen, num_images, config)
+        yield entry
+
+
+def _require_few_bad(entries: Iterable[TarEntry], num_images: int, config: DataConfig) -> None:
+    bad = [image for entry in entries for image in entry.quarantined]
+    fraction = config.staging.max_bad_fraction
+    if len(bad) > fraction * num_images:
+        first = "; ".join(f"{image.member} {image.reason}" for image in bad[:SHOWN])
+        raise SourceError(
+            f"{origin(config)}: {len(bad)} or more of {num_images} images cannot be used: {first}: "
+            f"mend or remove them, or allow more than data.staging.max_bad_fraction={fraction}"
+        )
+
+
+def _require_same_source(manifest: Manifest, config: DataConfig, folder: Path) -> None:
+    state = fingerprint(config)
+    if state not in (manifest.fingerprint, MISSING):  # the original may go once it is staged
+        raise SourceError(
+            f"{origin(config)}: changed after it was staged: it was {manifest.fingerprint}, now it "
+            f"is {state}: delete {folder} to stage it again, or give it another data.name"
+        )
+
+
+def _manifest(
+    config: DataConfig,
+    class_names: tuple[str, ...],
+    state: str,
+    plans: Mapping[Split, Sequence[TarPlan]],
+    entries: Iterable[TarEntry],
+) -> Manifest:
+    by_file = {entry.file: entry for entry in entries}
+    train, test = (tuple(by_file[plan.path.name] for plan in plans[split]) for split in SPLITS)
+    return Manifest(
+        name=config.name,
+        class_names=class_names,
+        mean_rgb=_mean_rgb(train, config),
+        train=train,
+        test=test,
+        max_pixels=config.staging.max_pixels,
+        source=origin(config),
+        fingerprint=state,
+        staging_digest=_staging_digest(config),
+    )
+
+
+def _mean_rgb(entries: Sequence[TarEntry], config: DataConfig) -> tuple[float, float, float]:
+    num_pixels = sum(entry.num_pixels for entry in entries)
+    if num_pixels == 0:
+        raise SourceError(f"{origin(config)}: no usable image in the training set")
+    red, green, blue = (sum(entry.rgb_sums[c] for entry in entries) / num_pixels for c in range(3))
+    return red, green, blue
+
+
+def _num_images(manifest: Manifest) -> int:
+    return sum(entry.num_samples + len(entry.quarantined) for entry in manifest.entries)
+
+
+def _staging_digest(config: DataConfig) -> str:
+    staging = config.staging
+    decisive = {
+        "format_version": FORMAT_VERSION,
+        "source": config.source,
+        "origin": origin(config),
+        "splits": [config.train_split, config.test_split],
+        "samples_per_tar": staging.samples_per_tar,
+        "shuffle_seed": staging.shuffle_seed,
+        "max_train_samples": staging.max_train_samples,
+        "max_test_samples": staging.max_test_samples,
+        "max_pixels": staging.max_pixels,
+    }
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@contextmanager
+def _sole_writer(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the system takes back from a process that dies."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("waiting for another process that stages folder=%s", folder)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,28 @@
+"""Test a trained network on the test images: `python -m flows.evaluate`."""
+
+from conf.cli import preflight
+
+preflight(__name__)
+
+from pathlib import Path
+
+from prefect import flow
+
+from flows.command import command
+from flows.run import open_run, run_name
+from flows.staged import staged
+from tasks.evaluation import evaluate_network
+
+
+@flow(name="evaluate", flow_run_name=run_name)
+def evaluate(config_name: str = "config", overrides: list[str] = []) -> Path:  # noqa: B006
+    """Single scale, several scales, many crops: top-1 and top-5 errors in evaluation.json."""
+    run = open_run(config_name, overrides)
+    weights = run.weights()
+    (data,) = staged(run.config, [run.config.data])
+    evaluate_network(weights, run.config.model, data, run.config.evaluation)
+    return run.folder
+
+
+if __name__ == "__main__":
+    command(evaluate)

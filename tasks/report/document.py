@@ -1,0 +1,94 @@
+"""The report of a run as one Markdown document."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tasks.report.history import TrainingHistory
+from tasks.report.summary import Figures
+from tasks.report.tables import (
+    Results,
+    Row,
+    evaluation_rows,
+    incident_rows,
+    markdown_table,
+    percent,
+    replica_rows,
+    transfer_rows,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportParts:
+    """All that a report is written from. What a run has not got (yet) is empty or None."""
+
+    run_name: str
+    config_yaml: str
+    command: str
+    data: Figures
+    history: TrainingHistory | None = None
+    evaluation: Results = field(default_factory=dict)
+    transfer: Results = field(default_factory=dict)
+    machine: Figures = field(default_factory=dict)
+    plots: Mapping[str, Path] = field(default_factory=dict)
+    contact_sheet: Path | None = None
+
+
+def report_document(parts: ReportParts) -> str:
+    """The whole report, in GitHub's Markdown; plots are linked by their names beside it."""
+    sections = [
+        (f"# Run {parts.run_name}", _headline(parts)),
+        ("## Training", _training(parts)),
+        ("## Incidents", _incidents(parts.history)),
+        ("## Evaluation", _table(evaluation_rows(parts.evaluation))),
+        ("## Transfer", _table(transfer_rows(parts.transfer))),
+        ("## Data", _data(parts)),
+        ("## Machine", _figures(parts.machine)),
+        ("## Configuration", f"```yaml\n{parts.config_yaml.strip()}\n```"),
+    ]
+    return "\n\n".join(f"{title}\n\n{text}" for title, text in sections if text) + "\n"
+
+
+def _headline(parts: ReportParts) -> str:
+    lines = []
+    if parts.history and parts.history.num_samples:
+        history = parts.history
+        lines.append(
+            f"Trained on {history.num_samples:,} samples in {history.elapsed_s:,.0f} s "
+            f"({history.images_per_s:,.0f} images/s)"
+            + ("." if history.complete else "; the training has not ended yet.")
+        )
+    if parts.evaluation:
+        best = min(parts.evaluation, key=lambda mode: parts.evaluation[mode]["top1_error"])
+        accuracy = percent(1 - parts.evaluation[best]["top1_error"])
+        lines.append(
+            f"Best accuracy on the test images: **{accuracy}** ({best.replace('_', ' ')})."
+        )
+    return "\n".join([*lines, f"Made by `{parts.command}`."])
+
+
+def _training(parts: ReportParts) -> str:
+    pictures = [f"![{title}](plots/{path.name})" for title, path in parts.plots.items()]
+    replicas = _table(replica_rows(parts.history)) if parts.history else ""
+    return "\n\n".join(filter(None, [*pictures, replicas]))
+
+
+def _incidents(history: TrainingHistory | None) -> str:
+    if history is None:
+        return ""
+    return _table(incident_rows(history)) or "None: no process was lost, nothing was resumed."
+
+
+def _data(parts: ReportParts) -> str:
+    sheet = (
+        f"![First training images]({parts.contact_sheet.as_posix()})" if parts.contact_sheet else ""
+    )
+    return "\n\n".join(filter(None, [_figures(parts.data), sheet]))
+
+
+def _figures(figures: Figures) -> str:
+    return _table([{"what": name, "value": value} for name, value in figures.items()])
+
+
+def _table(rows: Sequence[Row]) -> str:
+    return markdown_table(rows) if rows else ""

@@ -1,0 +1,97 @@
+"""What happened during a training run, read back from its event log."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tasks.report.incidents import Event, Incident, IncidentTeller
+
+
+class Point(NamedTuple):
+    """One value, known after `time_s` seconds of training and `samples` samples."""
+
+    time_s: float
+    samples: int
+    value: float
+
+
+@dataclass
+class TrainingHistory:
+    """The curves and counts of one run over all of its resumptions."""
+
+    loss: list[Point] = field(default_factory=list)
+    validation: dict[str, list[Point]] = field(default_factory=lambda: defaultdict(list))
+    throughput: dict[int, list[Point]] = field(default_factory=lambda: defaultdict(list))
+    samples_of: Counter[int] = field(default_factory=Counter)
+    waiting_s: dict[int, float] = field(default_factory=lambda: defaultdict(float))
+    staleness: dict[int, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    refused: Counter[int] = field(default_factory=Counter)
+    incidents: list[Incident] = field(default_factory=list)
+    num_samples: int = 0
+    elapsed_s: float = 0.0
+    complete: bool = False
+
+    @property
+    def images_per_s(self) -> float:
+        """Mean throughput of the whole run; 0 before the first sample."""
+        return self.num_samples / self.elapsed_s if self.elapsed_s else 0.0
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of an event log; a line that a dying process cut short is left out."""
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            with suppress(json.JSONDecodeError):
+                yield json.loads(line)
+
+
+def history_of(rows: Iterable[Event]) -> TrainingHistory:
+    """Gather the rows of all resumptions of one run into its history.
+
+    A run that resumes at a checkpoint computes the samples after it again: what the log said of
+    them before is dropped from the curves, not from the incidents.
+    """
+    history, teller = TrainingHistory(), IncidentTeller()
+    for row in rows:
+        history.elapsed_s = max(history.elapsed_s, float(row["time_s"]))
+        match row["event"]:
+            case "start":
+                _resume(history, row)
+            case "progress":
+                _progress(history, row)
+            case "validation":
+                for name, value in row["metrics"].items():
+                    history.validation[name].append(Point(row["time_s"], row["samples"], value))
+            case "push_refused":
+                history.refused[row["replica"]] += row["pushes"]
+            case "finished":
+                history.num_samples = row["samples"]
+                history.elapsed_s = row["elapsed_s"]
+                history.complete = True
+        if incident := teller.tell(row):
+            history.incidents.append(incident)
+    return history
+
+
+def _resume(history: TrainingHistory, row: Event) -> None:
+    resumed_at = int(row["resumed_at_samples"])
+    curves = [history.loss, *history.validation.values(), *history.throughput.values()]
+    for curve in curves:
+        curve[:] = [point for point in curve if point.samples <= resumed_at]
+    history.num_samples = resumed_at
+    history.complete = False
+
+
+def _progress(history: TrainingHistory, row: Event) -> None:
+    time_s, samples, replica = float(row["time_s"]), int(row["samples"]), int(row["replica"])
+    history.num_samples = max(history.num_samples, samples)
+    history.loss.append(Point(time_s, samples, row["loss"]))
+    history.throughput[replica].append(Point(time_s, samples, row["images_per_s"]))
+    history.samples_of[replica] = row["replica_samples"]
+    history.waiting_s[replica] += row["waiting_s"]
+    for staleness, count in row["staleness"].items():
+        history.staleness[replica][int(staleness)] += count

@@ -1,0 +1,12 @@
+"""Which failures of a task are worth another try."""
+
+from typing import Any
+
+from prefect import Task
+from prefect.client.schemas.objects import State, TaskRun
+
+
+def may_pass(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    """True unless the input is bad (ValueError, a file that is not there): that stays as it is."""
+    error = state.result(raise_on_failure=False)
+    return not isinstance(error, ValueError | FileNotFoundError)

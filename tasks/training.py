@@ -1,0 +1,89 @@
+"""The Prefect task that trains."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from data.manifest import read_manifest
+from engine.config import AlgorithmConfig, ClusterConfig, DownpourConfig
+from engine.dask_train import train_downpour
+from engine.events import Listener
+from engine.result import TrainingResult
+from engine.single import train_single
+from models.weights import load_weights
+from tasks.artifacts import artifact_key
+from tasks.cluster import open_cluster
+from tasks.network import save_network
+from tasks.problem import ImageProblemFactory
+from tasks.progress import progress_shown
+
+WEIGHTS = "weights.safetensors"
+
+
+class DivergedError(ValueError):
+    """The parameters have left the range in which the network computes anything."""
+
+
+@task(task_run_name="train-{folder.name}", cache_policy=NO_CACHE)
+def train_network(
+    problem: ImageProblemFactory,
+    algorithm: AlgorithmConfig,
+    cluster: ClusterConfig,
+    folder: Path,
+    made_from: Mapping[str, str],
+) -> Path:
+    """Train, or go on from the newest checkpoint, or do nothing when the weights are there.
+
+    To be called in the main thread of the flow: cancelling raises there, and the cluster is closed
+    on the way out.
+
+    Args:
+        folder: of the run.
+        made_from: what decides the weights; they are made again when it has changed.
+
+    Returns:
+        The file of the trained weights.
+    """
+    weights, logger = folder / WEIGHTS, get_run_logger()
+    if is_trained(weights, made_from):
+        logger.info("%s is there already: nothing to train", weights)
+        return weights
+    with progress_shown(logger, artifact_key(folder.name)) as listen, _divergence_explained():
+        result = _train(problem, algorithm, cluster, folder / "training", made_from, listen)
+    manifest = read_manifest(problem.staged)
+    save_network(weights, result, problem().layout, problem.model, manifest, made_from)
+    logger.info("%s: %d samples in %.1f s", weights, result.num_samples, result.elapsed_s)
+    return weights
+
+
+def is_trained(weights: Path, made_from: Mapping[str, str]) -> bool:
+    """True when the weights are there and were made from the same."""
+    return weights.exists() and load_weights(weights)[1].get("made_from") == dict(made_from)
+
+
+@contextmanager
+def _divergence_explained() -> Iterator[None]:
+    try:
+        yield
+    except FloatingPointError as error:
+        raise DivergedError(
+            f"the training has diverged ({error}): choose a smaller rate, "
+            "algorithm.rule.learning_rate or algorithm.rule.gamma"
+        ) from error
+
+
+def _train(
+    problem: ImageProblemFactory,
+    algorithm: AlgorithmConfig,
+    cluster: ClusterConfig,
+    folder: Path,
+    identity: Mapping[str, str],
+    listen: Listener,
+) -> TrainingResult:
+    if isinstance(algorithm, DownpourConfig):
+        with open_cluster(cluster) as client:
+            return train_downpour(client, problem, algorithm, cluster, folder, identity, listen)
+    return train_single(problem, algorithm, folder, identity, listen)

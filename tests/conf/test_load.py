@@ -1,0 +1,111 @@
+"""load(): what composes, what it refuses, and what it says."""
+
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+
+from conf.compose import FOLDER
+from conf.errors import ConfigurationError
+from conf.load import as_yaml, config_digest, load, run_folder
+from conf.validate import ADAPTER
+from engine.config import AdagradConfig, DownpourConfig, MomentumConfig, SingleConfig
+
+
+def test_the_default_is_the_quick_experiment():
+    config = load()
+    assert config.experiment == "quick"
+    assert isinstance(config.algorithm, DownpourConfig)
+    assert isinstance(config.algorithm.rule, MomentumConfig)
+    assert config.model.input_size == config.data.input.crop_size == 32
+
+
+def test_the_demo_has_the_recipe_of_its_header():
+    config = load(overrides=["experiment=demo"])
+    algorithm, images = config.algorithm, config.data.input
+    assert (config.data.name, config.model.name, config.model.width_factor) == (
+        "fashion-mnist",
+        "A",
+        0.25,
+    )
+    assert algorithm.rule == MomentumConfig(learning_rate=0.02, momentum=0.9, weight_decay=5e-4)
+    assert (algorithm.schedule.drop_at, algorithm.schedule.drop_by) == ((0.6, 0.85), (5.0, 4.0))
+    assert (algorithm.minibatch_size, algorithm.num_epochs) == (64, 12)
+    assert (images.side_min, images.side_max, images.colour_shift_std) == (32, 36, 0.0)
+    assert run_folder(config) == Path("outputs/demo")
+
+
+def test_groups_and_settings_are_overridden_together():
+    config = load(overrides=["algorithm=single", "algorithm/rule=adagrad", "algorithm.seed=7"])
+    assert isinstance(config.algorithm, SingleConfig)
+    assert isinstance(config.algorithm.rule, AdagradConfig)
+    assert config.algorithm.seed == 7
+
+
+def test_an_override_may_refer_to_another_setting():
+    config = load(overrides=["transfer.sides=${evaluation.multi_sides}"])
+    assert config.transfer.sides == config.evaluation.multi_sides
+
+
+def test_the_later_of_two_overrides_counts():
+    assert load(overrides=["algorithm.n_push=2", "algorithm.n_push=3"]).algorithm.n_push == 3
+
+
+def test_an_unknown_configuration_name_lists_those_there_are():
+    with pytest.raises(ConfigurationError, match="no configuration named 'schema'; have config"):
+        load("schema")
+
+
+def test_the_environment_is_read_by_files_only(monkeypatch):
+    monkeypatch.setenv("ARCHIVES", "/somewhere/else")
+    assert load(overrides=["experiment=cifar10"]).data.path == (
+        "/somewhere/else/cifar10-jpeg.tar.gz"
+    )
+
+
+def test_loading_works_from_any_folder(monkeypatch, tmp_path):
+    here = load()
+    monkeypatch.chdir(tmp_path)
+    assert load() == here
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_loading_leaves_hydra_as_it_was():
+    with initialize_config_dir(str(FOLDER), version_base="1.3"):
+        before = compose("config", ["model=vgg_a"])
+        load(overrides=["model.seed=3"])
+        with pytest.raises(ConfigurationError):
+            load(overrides=["model.sed=3"])
+        assert compose("config", ["model=vgg_a"]) == before
+
+
+def test_threads_load_at_the_same_time():
+    seeds = {}
+
+    def work(seed: int) -> None:
+        seeds[seed] = load(overrides=[f"model.seed={seed}"]).model.seed
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seeds == {0: 0, 1: 1, 2: 2, 3: 3}
+
+
+def test_the_folder_of_a_run_follows_what_decides_its_result():
+    same = load(overrides=["cluster.dashboard_port=1234", "data.input.decode_threads=2"])
+    other = load(overrides=["algorithm.n_push=2"])
+    assert run_folder(load()) == run_folder(same)
+    assert run_folder(load()) != run_folder(other)
+    assert run_folder(load()) == Path("outputs") / f"quick-{config_digest(load())}"
+    assert run_folder(load(overrides=["paths.run_name=mine"])) == Path("outputs/mine")
+
+
+def test_the_yaml_of_a_configuration_holds_every_resolved_setting():
+    config = load(overrides=["experiment=demo"])
+    tree = yaml.safe_load(as_yaml(config))
+    assert tree["data"]["input"]["crop_size"] == 32
+    assert ADAPTER.validate_python(tree) == config

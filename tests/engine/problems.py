@@ -1,0 +1,74 @@
+"""A small learning problem: the same data in every process, a gradient takes a millisecond."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from engine.config import AdagradConfig, MomentumConfig, RuleConfig, SgdConfig, TrainingConfig
+from engine.ledger import Lease, Ledger
+from engine.problem import Minibatch, Problem
+from engine.torch_problem import TorchProblem
+
+UNIT_SIZES = (40, 30, 50)
+NUM_SAMPLES = sum(UNIT_SIZES)
+#: One of each kind, with everything switched on that can be.
+RULES: tuple[RuleConfig, ...] = (
+    SgdConfig(learning_rate=0.1, weight_decay=0.01),
+    MomentumConfig(learning_rate=0.05, momentum=0.9, weight_decay=0.01),
+    AdagradConfig(gamma=0.1, epsilon=1e-10, weight_decay=0.01),
+)
+
+
+def rule_name(rule: RuleConfig) -> str:
+    """For the names of parametrised tests."""
+    return rule.name
+
+
+def data() -> tuple[Tensor, Tensor]:
+    """Points (N, 6) and their classes (N,), separable by a line but for a few."""
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(NUM_SAMPLES, 6, generator=generator)
+    noisy = points + 0.1 * torch.randn(NUM_SAMPLES, 6, generator=generator)
+    return points, (noisy @ torch.randn(6, 3, generator=generator)).argmax(1)
+
+
+def classifier() -> TorchProblem:
+    """Three classes of points by a network of 83 parameters."""
+    points, classes = data()
+
+    def minibatches(lease: Lease, size: int) -> Iterator[Minibatch]:
+        first = sum(UNIT_SIZES[: lease.unit])
+        for start in range(lease.start, lease.stop, size):
+            stop = min(start + size, lease.stop)
+            part = slice(first + start, first + stop)
+            yield Minibatch((points[part], classes[part]), stop - start)
+
+    def loss(module: nn.Module, payload: tuple[Tensor, Tensor]) -> Tensor:
+        return nn.functional.cross_entropy(module(payload[0]), payload[1])
+
+    def measure(module: nn.Module) -> dict[str, float]:
+        return {"error": float((module(points).argmax(1) != classes).float().mean())}
+
+    return TorchProblem(network(), loss, UNIT_SIZES, minibatches, measure)
+
+
+def network() -> nn.Module:
+    """The classifier's network, the same at each call."""
+    module = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+    generator = torch.Generator().manual_seed(1)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.5, generator=generator)
+    return module
+
+
+def in_order(problem: Problem, config: TrainingConfig) -> Iterator[Minibatch]:
+    """Every mini-batch of a run, in the order in which one replica alone gets them."""
+    ledger = Ledger(
+        problem.unit_sizes,
+        config.num_epochs,
+        lease_size=8 * config.minibatch_size,
+        seed=config.seed,
+    )
+    while lease := ledger.lease((0, 1)):
+        yield from problem.minibatches(lease, config.minibatch_size)

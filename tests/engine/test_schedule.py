@@ -1,0 +1,64 @@
+"""The learning-rate schedule, and the configuration that describes a run."""
+
+import pytest
+from pydantic import ValidationError
+
+from engine.config import ClusterConfig, DownpourConfig, ScheduleConfig
+from engine.schedule import scale_at
+
+DROPS = ScheduleConfig(drop_at=(0.5, 0.75), drop_by=(10.0, 4.0))
+
+
+@pytest.mark.parametrize(
+    ("fraction", "scale"),
+    [(0.0, 1.0), (0.49, 1.0), (0.5, 0.1), (0.74, 0.1), (0.75, 0.025), (1.0, 0.025)],
+)
+def test_the_rate_drops_at_each_fraction_by_its_divisor(fraction, scale):
+    assert scale_at(DROPS, fraction) == pytest.approx(scale)
+
+
+def test_without_a_schedule_the_rate_never_changes():
+    assert {scale_at(ScheduleConfig(), i / 10) for i in range(11)} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("drop_at", "drop_by", "message"),
+    [
+        ((0.5,), (), "drop_at has 1 entries, drop_by 0"),
+        ((0.75, 0.5), (10, 10), "want rising fractions"),
+        ((0.0,), (10,), "between 0 and 1"),
+        ((1.0,), (10,), "between 0 and 1"),
+        ((0.5,), (0.0,), "want divisors above 0"),
+    ],
+)
+def test_a_schedule_that_makes_no_sense_is_refused(drop_at, drop_by, message):
+    with pytest.raises(ValidationError, match=message):
+        ScheduleConfig(drop_at=drop_at, drop_by=drop_by)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"host": "0.0.0.0"}, "host=0.0.0.0: only loopback"),
+        ({"heartbeat_interval_s": 3.0}, "below three times heartbeat_interval_s=3.0"),
+        ({"num_replicas": 0}, "num_replicas"),
+        ({"num_shards": 0}, "num_shards"),
+        ({"shards": 2}, "shards"),
+    ],
+)
+def test_a_cluster_that_cannot_work_is_refused(values, message):
+    with pytest.raises(ValidationError, match=message):
+        ClusterConfig(**values)
+
+
+@pytest.mark.parametrize("field", ["n_fetch", "n_push", "minibatch_size", "num_epochs", "prefetch"])
+def test_counts_start_at_one(field):
+    with pytest.raises(ValidationError, match=field):
+        DownpourConfig(**{field: 0})
+
+
+def test_the_rule_is_chosen_by_its_name():
+    config = DownpourConfig(rule={"name": "adagrad", "gamma": 0.5})
+    assert (config.rule.name, config.rule.gamma) == ("adagrad", 0.5)
+    with pytest.raises(ValidationError, match="momentum"):
+        DownpourConfig(rule={"name": "sgd", "momentum": 0.9})

@@ -1,0 +1,120 @@
+"""The cluster of a run: real processes."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
+
+import psutil
+import pytest
+from distributed import Client, get_worker
+
+from engine.config import ClusterConfig
+from tasks.cluster import open_cluster, threads_per_replica, workers_on_demand
+
+pytestmark = pytest.mark.dask
+CONFIG = ClusterConfig(num_replicas=1, num_shards=1, threads_per_replica=3)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with open_cluster(CONFIG) as client:
+        yield client
+
+
+def name_and_environment() -> tuple[str, dict[str, str]]:
+    return get_worker().name, dict(os.environ)
+
+
+def seen_by(client: Client, role: str) -> tuple[str, dict[str, str]]:
+    future = client.submit(name_and_environment, resources={f"{role}-0": 1}, pure=False)
+    return future.result(timeout=30)
+
+
+def test_replicas_and_shards_are_workers_of_their_own(client: Client) -> None:
+    assert seen_by(client, "replica")[0] == "replica-0"
+    assert seen_by(client, "shard")[0] == "shard-0"
+
+
+def test_torch_threads_are_those_of_the_role(client: Client) -> None:
+    assert seen_by(client, "replica")[1]["OMP_NUM_THREADS"] == "3"
+    assert seen_by(client, "shard")[1]["OMP_NUM_THREADS"] == "1"
+
+
+def test_workers_keep_freed_memory_for_the_next_step(client: Client) -> None:
+    assert seen_by(client, "replica")[1]["MALLOC_TRIM_THRESHOLD_"] == str(2**30)
+
+
+def test_every_port_is_on_loopback(client: Client) -> None:
+    own = psutil.Process()
+    connections = [c for p in (own, *own.children(recursive=True)) for c in p.net_connections()]
+    listening = {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN}
+    assert listening == {"127.0.0.1"}
+
+
+def test_a_killed_worker_comes_back_and_its_task_runs_again(client: Client) -> None:
+    victim = client.submit(os.getpid, resources={"shard-0": 1}, pure=False).result(timeout=30)
+    task = client.submit(name_and_environment, resources={"shard-0": 1}, pure=False)
+    os.kill(victim, 9)
+    assert task.result(timeout=30)[0] == "shard-0"
+    assert client.submit(os.getpid, resources={"shard-0": 1}, pure=False).result(30) != victim
+
+
+def test_workers_do_not_import_the_main_module_of_their_parent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", ModuleSpec("tests.tasks.rows", None))
+    with open_cluster(CONFIG) as client:
+        names = client.submit(eval, "dir(__import__('__main__'))").result(timeout=30)
+    assert "eventful_run" not in names
+
+
+def test_nothing_is_left_when_the_cluster_is_closed() -> None:
+    environment, spec = dict(os.environ), sys.modules["__main__"].__spec__
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    with open_cluster(CONFIG) as client:
+        started = set(client.run(os.getpid).values())
+    deadline = time.monotonic() + 10
+    while any(map(psutil.pid_exists, started - before)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(psutil.pid_exists, started - before))
+    assert dict(os.environ) == environment
+    assert sys.modules["__main__"].__spec__ is spec
+
+
+def square_and_process(number: int) -> tuple[int, int]:
+    return number * number, os.getpid()
+
+
+def test_work_for_one_starts_no_workers() -> None:
+    with workers_on_demand(CONFIG) as run_parallel:
+        assert list(run_parallel(square_and_process, [3])) == [(9, os.getpid())]
+
+
+def test_work_for_many_is_done_by_workers_in_order() -> None:
+    with workers_on_demand(CONFIG) as run_parallel:
+        results = list(run_parallel(square_and_process, range(6)))
+    assert [square for square, _ in results] == [0, 1, 4, 9, 16, 25]
+    assert os.getpid() not in {process for _, process in results}
+
+
+def raise_error(number: int) -> int:
+    raise ValueError(f"item {number} is bad")
+
+
+def test_an_error_in_a_worker_reaches_the_caller_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:
+    with (
+        workers_on_demand(CONFIG) as run_parallel,
+        pytest.raises(ValueError, match=r"^item 0 is bad$"),
+    ):
+        list(run_parallel(raise_error, range(3)))
+    assert "Compute Failed" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("num_replicas", "expected"), [(1, 6), (2, 3), (4, 1), (8, 1)])
+def test_replicas_share_the_cores_equally(
+    monkeypatch: pytest.MonkeyPatch, num_replicas: int, expected: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    assert threads_per_replica(ClusterConfig(num_replicas=num_replicas)) == expected
