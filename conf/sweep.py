@@ -66,7 +66,7 @@ def check(runs: Sequence[Sequence[str]], conf: Composer) -> None:
             problems += error.problems
             continue
         folder, digest = run_folder(config), config_digest(config)
-        if False:
+        if written.setdefault(folder, digest) != digest:
             problems.append(
                 f"several runs would write to {folder}: add paths.run_name=null, "
                 "then each has a folder of its own"
@@ -105,8 +105,8 @@ def _figures(folder: Path | None) -> dict[str, Any]:
 
 
 def _text(row: dict[str, Any], name: str) -> str:
-    value = row.get(name, "")
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    value = row.get(name)  # None also where a figure was not finite
+    return f"{value:.4g}" if isinstance(value, float) else str("" if value is None else value)
 
 
 def _line(error: Exception | None) -> str:

@@ -1,6 +1,8 @@
 """Image bytes to 8-bit RGB: one stated rule for every odd file that real data sets hold."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
@@ -97,15 +99,22 @@ def _decode_plain_jpeg(data: bytes, max_pixels: int, eighths: int) -> RgbImage |
 
 
 def _is_turned(data: bytes) -> bool:
-    with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+    with _opened(data) as image:
         return bool(image.getexif().get(EXIF_ORIENTATION, 1) != 1)
 
 
 def _decode_with_pillow(data: bytes, max_pixels: int) -> RgbImage:
+    with _opened(data) as image:
+        _check_size(*image.size, max_pixels)
+        return np.array(_as_rgb(ImageOps.exif_transpose(image)))
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """Open with Pillow; whatever goes wrong inside the block becomes UndecodableImage."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_size(*image.size, max_pixels)
-            return np.array(_as_rgb(ImageOps.exif_transpose(image)))
+            yield image
     except UndecodableImage:
         raise
     except UnidentifiedImageError as error:

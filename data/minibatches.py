@@ -88,9 +88,7 @@ class TrainingReader:
                 images = self._images(tar, positions, for_each)
                 yield images, torch.from_numpy(staged.labels[positions])
 
-    def _images(
-        self, tar: _OpenTar, positions: npt.NDArray[np.int64], for_each: ForEach
-    ) -> Tensor:
+    def _images(self, tar: _OpenTar, positions: npt.NDArray[np.int64], for_each: ForEach) -> Tensor:
         crop_size = self._input.crop_size
         images = np.empty((len(positions), 3, crop_size, crop_size), np.float32)
         offsets = tar.draws.shifts[positions] - self._mean_rgb  # (N, 3)

@@ -3,7 +3,8 @@
     checkpoints/000007/{shard-00.safetensors, shard-01.safetensors, checkpoint.json}
 
 Files are written under `000007.partial`, synced, and the folder renamed. The document holds a
-SHA-256 of every vector, what the run is (its identity) and which samples the vectors contain.
+SHA-256 of every vector and of itself, what the run is (its identity) and which samples the
+vectors contain.
 """
 
 import hashlib
@@ -102,10 +103,17 @@ def partial_folder(checkpoints: Path, id: int) -> Path:
 
 
 def write_shard(folder: Path, shard: int, vectors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Write and sync one shard's file into `folder`; return the digest of each vector."""
+    """Write and sync one shard's file into `folder`; return the digest of each vector.
+
+    Raises:
+        OSError: it cannot be written, for example because the disk is full.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / shard_file_name(shard)
-    save_file(dict(vectors), path)
+    try:
+        save_file(dict(vectors), path)
+    except SafetensorError as error:  # wraps the operating system's own
+        raise OSError(f"{path}: cannot be written: {error}") from error
     _sync(path)
     return {name: _digest(vector) for name, vector in vectors.items()}
 
@@ -133,6 +141,7 @@ def commit(
         "elapsed_s": elapsed_s,
         "final": final,
     }
+    document["sha256"] = _document_digest(document)
     (partial / _DOCUMENT).write_text(json.dumps(document, indent=1))
     _sync(partial / _DOCUMENT)
     _sync(partial)
@@ -169,22 +178,34 @@ def next_id(checkpoints: Path) -> int:
 
 
 def read(folder: Path) -> Checkpoint:
-    path = folder / _DOCUMENT
+    """The checkpoint in `folder`; its vectors are checked when they are read.
+
+    Raises:
+        CheckpointError: the document is missing, torn or altered.
+    """
+    document = _read_document(folder / _DOCUMENT)
+    return Checkpoint(
+        folder=folder,
+        identity=document["identity"],
+        shards=tuple(ShardFile(**shard) for shard in document["shards"]),
+        counted=tuple(Range(*r) for r in document["counted"]),
+        num_steps=document["num_steps"],
+        elapsed_s=document["elapsed_s"],
+        final=document["final"],
+    )
+
+
+def _read_document(path: Path) -> dict[str, Any]:
     try:
-        document: dict[str, Any] = json.loads(path.read_text())
-        if document["format"] != _FORMAT:
-            raise CheckpointError(f"{path}: format {document['format']}, want {_FORMAT}")
-        return Checkpoint(
-            folder=folder,
-            identity=document["identity"],
-            shards=tuple(ShardFile(**shard) for shard in document["shards"]),
-            counted=tuple(Range(*r) for r in document["counted"]),
-            num_steps=document["num_steps"],
-            elapsed_s=document["elapsed_s"],
-            final=document["final"],
-        )
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        document: dict[str, Any] = json.loads(path.read_bytes())
+        format, digest = document["format"], document.pop("sha256", None)
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: no readable checkpoint: {error!r}") from error
+    if format != _FORMAT:
+        raise CheckpointError(f"{path}: format {format}, want {_FORMAT}")
+    if (found := _document_digest(document)) != digest:
+        raise CheckpointError(f"{path}: was altered: SHA-256 {found}, want {digest}")
+    return document
 
 
 def _check_identity(checkpoint: Checkpoint, identity: Mapping[str, str]) -> None:
@@ -205,6 +226,11 @@ def _check_identity(checkpoint: Checkpoint, identity: Mapping[str, str]) -> None
 def _prune(checkpoints: Path, keep: int) -> None:
     for folder in sorted(checkpoints.glob("[0-9]" * 6))[:-keep]:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _document_digest(document: Mapping[str, Any]) -> str:
+    """SHA-256 of the document without its own."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(vector: Tensor) -> str:

@@ -4,7 +4,7 @@ import os
 import threading
 from typing import Any
 
-from engine.frames import Message, connect, receive, send
+from engine.frames import Message, connect, receive, send, shut
 from engine.link import CONNECT_TIMEOUT_S
 
 
@@ -40,6 +40,7 @@ class CoordinatorLink:
     def close(self) -> None:
         """Stop the heartbeats and hang up."""
         self._closed.set()
+        shut(self._sock)
         self._sock.close()
 
     def _beat(self) -> None:

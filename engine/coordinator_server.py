@@ -6,7 +6,7 @@ import socket
 import threading
 from typing import NamedTuple
 
-from engine.frames import Message, listen, receive, send
+from engine.frames import Message, is_token, listen, receive, send, shut
 
 
 class Heard(NamedTuple):
@@ -32,6 +32,7 @@ class CoordinatorServer:
         self._listener = listen(host)
         self._peers: dict[int, socket.socket] = {}
         self._next_peer = 1
+        self._closed = False
         threading.Thread(target=self._accept, name="coordinator", daemon=True).start()
 
     @property
@@ -49,14 +50,12 @@ class CoordinatorServer:
     def drop(self, peer: int) -> None:
         """Close a peer's connection."""
         if sock := self._peers.pop(peer, None):
-            # shutdown() wakes the thread that waits in receive(); close() alone would not
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                return
+            shut(sock)
 
     def close(self) -> None:
         """Stop accepting and drop everybody."""
+        self._closed = True
+        shut(self._listener)
         self._listener.close()
         for peer in list(self._peers):
             self.drop(peer)
@@ -76,9 +75,11 @@ class CoordinatorServer:
         with sock:
             try:
                 hello = receive(sock)
-                if not secrets.compare_digest(str(hello.get("token")), self.token):
+                if not is_token(hello.get("token"), self.token):
                     return
                 self._peers[peer] = sock
+                if self._closed:  # just now, and did not see this peer
+                    return
                 self.events.put(Heard(peer, hello))
                 while True:
                     self.events.put(Heard(peer, receive(sock)))

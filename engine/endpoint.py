@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from engine import memory
-from engine.frames import Message, ProtocolError, as_bytes, listen, receive, send
+from engine.frames import Message, ProtocolError, as_bytes, is_token, listen, receive, send, shut
 from engine.ledger import Progress
 from engine.segment import Segment
 from engine.shard import FencedShardError, ParameterShard, Push, PushRefusedError
@@ -67,9 +67,10 @@ class ShardEndpoint:
 
     def close(self) -> None:
         """Stop accepting and drop every connection."""
+        shut(self._listener)
         self._listener.close()
         for sock in list(self._connections):
-            sock.close()
+            shut(sock)
 
     def _accept(self) -> None:
         while True:
@@ -99,7 +100,7 @@ class ShardEndpoint:
 
     def _greet(self, sock: socket.socket) -> "_Session":
         hello = receive(sock)
-        if not secrets.compare_digest(str(hello.get("token")), self._token):
+        if not is_token(hello.get("token"), self._token):
             raise ProtocolError("a stranger without the run's token")
         if hello["op"] != "hello" or hello.get("size") != self._place.size:
             message = (
@@ -120,7 +121,7 @@ def _share(hello: Message, place: Place) -> Segment | None:
         segment = Segment(Path(hello["segment"]), place.size, place.dtype, new=False)
     except (OSError, ValueError):
         return None
-    return segment if secrets.compare_digest(segment.nonce, str(hello.get("nonce"))) else None
+    return segment if is_token(hello.get("nonce"), segment.nonce) else None
 
 
 class _Session:

@@ -7,8 +7,10 @@ or a length of 2^40 is cut off.
 """
 
 import json
+import secrets
 import socket
 import struct
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor
@@ -64,7 +66,7 @@ def receive(sock: socket.socket, into: memoryview | None = None) -> Message:
         _receive_exactly(sock, into)
     try:
         message = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(f"message is no JSON: {error}") from error
     if not isinstance(message, dict) or not isinstance(message.get("op"), str):
         raise ProtocolError("message has no 'op'")
@@ -84,6 +86,17 @@ def _receive_exactly(sock: socket.socket, into: memoryview) -> None:
         if not count:
             raise PeerGoneError("the peer closed the connection")
         received += count
+
+
+def is_token(given: object, token: str) -> bool:
+    """Compare in constant time; `given` is whatever a stranger wrote."""
+    return secrets.compare_digest(str(given).encode(errors="replace"), token.encode())
+
+
+def shut(sock: socket.socket) -> None:
+    """End a connection or a listener and wake whoever waits on it, as close() alone does not."""
+    with suppress(OSError):  # it had ended already
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def connect(address: tuple[str, int], timeout_s: float) -> socket.socket:

@@ -19,7 +19,7 @@ from engine.loader import LeaseReply, leased_minibatches
 from engine.problem import Problem
 from engine.rules import make_rule
 from engine.schedule import scale_at
-from engine.shard import ParameterShard, Push
+from engine.shard import ParameterShard, Push, PushRefusedError
 from engine.state import ShardState
 
 
@@ -39,6 +39,7 @@ class InProcessResult:
     parameters: Tensor  # (P,)
     versions: tuple[int, ...]  # pushes that each shard applied
     staleness: Counter[int]
+    refused: Counter[str]  # name of the error -> pushes, over shards
     num_counted: int
     order: tuple[tuple[int, int, int], ...]  # (replica, incarnation, sequence) as applied
 
@@ -74,6 +75,7 @@ class _World:
             seed=config.seed,
         )
         self.staleness: Counter[int] = Counter()
+        self.refused: Counter[str] = Counter()
         self.order: list[tuple[int, int, int]] = []
 
     def _shard(self, values: Tensor) -> ParameterShard:
@@ -132,7 +134,11 @@ class _World:
                     instruction.progress,
                     instruction.scale,
                 )
-                applied = shard.push(push, replica.accrued[part])
+                try:
+                    applied = shard.push(push, replica.accrued[part])
+                except PushRefusedError as error:
+                    self.refused[type(error).__name__] += 1
+                    continue
                 if not applied.duplicate:
                     self.staleness[applied.staleness] += 1
         self.order.append((index, incarnation, replica.sequence))
@@ -178,6 +184,7 @@ def train_in_process(
         parameters=torch.cat([shard.copy()[0] for shard in world.shards]),
         versions=tuple(shard.version for shard in world.shards),
         staleness=world.staleness,
+        refused=world.refused,
         num_counted=world.ledger.num_counted,
         order=tuple(world.order),
     )

@@ -6,6 +6,7 @@ open it again; the run removes the whole folder at its end, the next run what a 
 
 import mmap
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import psutil
 
 _PREFIX = "verydeep-"
+_NAME = re.compile(rf"{_PREFIX}(?P<pid>\d{{1,10}})-(?P<started>\d+)-.+")
 
 
 def shared_root() -> Path:
@@ -34,27 +36,38 @@ def sweep() -> list[Path]:
     """Remove the folders of owners that are dead; return what was removed."""
     removed = []
     for folder in shared_root().glob(f"{_PREFIX}*"):
-        if folder.stat().st_uid == os.getuid() and not _owner_lives(folder.name):
+        if _is_left_over(folder):
             shutil.rmtree(folder, ignore_errors=True)
             removed.append(folder)
     return removed
 
 
-def _owner_lives(name: str) -> bool:
-    pid, started = name.removeprefix(_PREFIX).split("-")[:2]
+def _is_left_over(folder: Path) -> bool:
+    """True for a folder of ours whose owner is dead; others may have names like ours."""
+    name = _NAME.fullmatch(folder.name)
     try:
-        return int(psutil.Process(int(pid)).create_time()) == int(started)
-    except psutil.NoSuchProcess:
+        if not name or folder.stat().st_uid != os.getuid():
+            return False
+        return int(psutil.Process(int(name["pid"])).create_time()) != int(name["started"])
+    except FileNotFoundError:  # another run has just swept it
         return False
+    except psutil.NoSuchProcess:
+        return True
 
 
 def create(path: Path, num_bytes: int) -> mmap.mmap:
-    """Map a new file of zeros; FileExistsError if it is there already."""
-    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    """Map a new file of zeros; FileExistsError if it is there already.
+
+    It gets its name once it has its size: a successor finds a whole file or none.
+    """
+    unnamed = path.with_name(f"{path.name}.new")
+    descriptor = os.open(unnamed, os.O_CREAT | os.O_TRUNC | os.O_RDWR, 0o600)
     try:
         os.ftruncate(descriptor, num_bytes)
+        os.link(unnamed, path)
         return mmap.mmap(descriptor, num_bytes)
     finally:
+        unnamed.unlink()
         os.close(descriptor)
 
 

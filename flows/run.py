@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 
+from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 
 from conf.load import WITHOUT_EFFECT, as_yaml, load, run_folder
@@ -53,7 +55,9 @@ class Run:
         weights = self.folder / WEIGHTS
         if not is_trained(weights, self.made_from):
             command = " ".join(["python -m flows.train", *self.overrides])
-            raise NotTrainedError(f"{self.folder} has no trained network yet: first {command}")
+            raise NotTrainedError(
+                f"{self.folder} has no trained network yet. Train it first: {command}"
+            )
         return weights
 
 
@@ -69,6 +73,27 @@ def open_run(config_name: str, overrides: Sequence[str]) -> Run:
     claim_run_folder(folder, text, WITHOUT_EFFECT)
     show_configuration(text, folder.name)
     return Run(config, tuple(overrides), folder, run_identity(text, WITHOUT_EFFECT))
+
+
+def dated(config_name: str, overrides: Sequence[str], today: date) -> list[str]:
+    """Overrides for a run of its own on this day: its usual name, and the date.
+
+    A second run on the day, a late one perhaps, finds the work of the first.
+    """
+    usual = run_folder(load(config_name, overrides)).name
+    return [*overrides, f"paths.run_name={usual}-{today.isoformat()}"]
+
+
+def dated_if_scheduled(config_name: str, overrides: Sequence[str]) -> list[str]:
+    """`dated` when a schedule started this flow run, else the overrides as they are.
+
+    What people start finds its earlier work by its settings; what a schedule starts is meant to
+    be done anew each time.
+    """
+    context = FlowRunContext.get()
+    if context and context.flow_run and context.flow_run.auto_scheduled:
+        return dated(config_name, overrides, datetime.now(UTC).date())
+    return list(overrides)
 
 
 def run_name() -> str:

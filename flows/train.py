@@ -9,7 +9,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.command import command
-from flows.run import open_run, run_name
+from flows.run import dated_if_scheduled, open_run, run_name
 from flows.staged import staged
 from tasks.training import train_network
 
@@ -17,7 +17,7 @@ from tasks.training import train_network
 @flow(name="train", flow_run_name=run_name)
 def train(config_name: str = "config", overrides: list[str] = []) -> Path:  # noqa: B006
     """Train by the chosen algorithm, or go on where an earlier call was stopped."""
-    run = open_run(config_name, overrides)
+    run = open_run(config_name, dated_if_scheduled(config_name, overrides))
     config, (data,) = run.config, staged(run.config, [run.config.data])
     train_network(run.problem(data), config.algorithm, config.cluster, run.folder, run.made_from)
     return run.folder

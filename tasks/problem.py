@@ -106,7 +106,7 @@ def measure_centre_view(
         losses.append(F.cross_entropy(logits, labels, reduction="none"))
         wrong.append(logits.argmax(1) != labels)
     return {
-        "top1_error": float(torch.cat(wrong).float().mean()),
+        "top1_error": float(torch.cat(wrong).double().mean()),
         "loss": float(torch.cat(losses).mean()),
     }
 

@@ -19,6 +19,7 @@ OPENERS: Final[dict[bytes, Callable[[Path], object]]] = {
     b"\xfd7zXZ\x00": lzma.open,
 }
 MAX_MEMBER_BYTES: Final = 1 << 28  # no image is larger; a lying header could claim exabytes
+MAX_EXTENSION_BYTES: Final = 1 << 20  # long names and the like, which tarfile reads into memory
 READ_BYTES: Final = 1 << 20
 
 
@@ -82,7 +83,8 @@ def _members(path: Path, stream: IO[bytes]) -> Iterator[Member]:
                 raise SourceError(f"{place}: comes twice in the archive")
             if info.isfile():
                 seen.add(name)
-            yield Member(name, info.isdir(), info.offset_data, info.size, _Reader(path, stream, info))
+            read = _Reader(path, stream, info)
+            yield Member(name, info.isdir(), info.offset_data, info.size, read)
     while rest := stream.read(READ_BYTES):
         if any(rest):
             raise SourceError(f"{path}: has data after its end mark: damaged, or tars run together")
@@ -116,6 +118,14 @@ def _safe_name(info: tarfile.TarInfo, place: str) -> str:
 
 
 class _StrictTarInfo(tarfile.TarInfo):
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        info = super().frombuf(buf, encoding, errors)
+        limit = MAX_MEMBER_BYTES if info.isreg() else MAX_EXTENSION_BYTES
+        if not 0 <= info.size <= limit:
+            raise tarfile.HeaderError(f"claims {info.size} bytes: expected 0 to {limit}")
+        return info
+
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
         assert tar.fileobj is not None

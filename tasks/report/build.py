@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from data.contact_sheet import contact_sheet
 from data.manifest import MANIFEST, Manifest, read_manifest
 from data.publish import published
 from tasks.records import read_record
@@ -32,6 +33,7 @@ def build_report(folder: Path, staged: Path, overrides: Sequence[str]) -> Path:
         transfer=read_record(folder / "transfer.json") or {},
         machine=machine_facts(),
         plots=_write_plots(history, folder / "plots") if history else {},
+        contact_sheet=_write_contact_sheet(staged, folder / "plots") if manifest else None,
     )
     write_if_changed(folder / "summary.json", json.dumps(summary(parts), indent=2).encode())
     report = folder / "report.md"
@@ -67,6 +69,16 @@ def write_if_changed(path: Path, content: bytes) -> None:
     if not path.exists() or path.read_bytes() != content:
         with published(path) as file:
             file.write(content)
+
+
+def _write_contact_sheet(staged: Path, folder: Path) -> Path:
+    """Draw the first training tar once: what was staged does not change."""
+    path = folder / "first_tar.png"
+    if not path.exists():
+        folder.mkdir(exist_ok=True)
+        with published(path) as file:
+            contact_sheet(staged, "train", tar=0, columns=16).save(file, format="png")
+    return path
 
 
 def _history(events: Path) -> TrainingHistory | None:

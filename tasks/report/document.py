@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tasks.report.history import TrainingHistory
-from tasks.report.summary import Figures
+from tasks.report.summary import Figures, dotted, training_figures
 from tasks.report.tables import (
     Results,
     Row,
@@ -43,7 +44,7 @@ def report_document(parts: ReportParts) -> str:
         ("## Evaluation", _table(evaluation_rows(parts.evaluation))),
         ("## Transfer", _table(transfer_rows(parts.transfer))),
         ("## Data", _data(parts)),
-        ("## Machine", _figures(parts.machine)),
+        ("## Machine", _figures({"machine": parts.machine})),
         ("## Configuration", f"```yaml\n{parts.config_yaml.strip()}\n```"),
     ]
     return "\n\n".join(f"{title}\n\n{text}" for title, text in sections if text) + "\n"
@@ -68,9 +69,13 @@ def _headline(parts: ReportParts) -> str:
 
 
 def _training(parts: ReportParts) -> str:
+    if parts.history is None:
+        return ""
     pictures = [f"![{title}](plots/{path.name})" for title, path in parts.plots.items()]
-    replicas = _table(replica_rows(parts.history)) if parts.history else ""
-    return "\n\n".join(filter(None, [*pictures, replicas]))
+    figures = training_figures(parts.history)
+    del figures["replica"]
+    tables = [_table(replica_rows(parts.history)), _figures({"training": figures})]
+    return "\n\n".join(filter(None, [*pictures, *tables]))
 
 
 def _incidents(history: TrainingHistory | None) -> str:
@@ -80,14 +85,16 @@ def _incidents(history: TrainingHistory | None) -> str:
 
 
 def _data(parts: ReportParts) -> str:
-    sheet = (
-        f"![First training images]({parts.contact_sheet.as_posix()})" if parts.contact_sheet else ""
-    )
-    return "\n\n".join(filter(None, [_figures(parts.data), sheet]))
+    figures = _figures({"data": parts.data})
+    if parts.contact_sheet is None:
+        return figures
+    link = f"[All images of the first training tar](plots/{parts.contact_sheet.name})"
+    return f"{figures}\n\n{link}"
 
 
-def _figures(figures: Figures) -> str:
-    return _table([{"what": name, "value": value} for name, value in figures.items()])
+def _figures(tree: Mapping[str, Any]) -> str:
+    """A table of figures under their names in summary.json."""
+    return _table([{"figure": f"`{name}`", "value": value} for name, value in dotted(tree).items()])
 
 
 def _table(rows: Sequence[Row]) -> str:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from tasks.report.history import Point, TrainingHistory
 
@@ -109,4 +110,5 @@ def _staleness(figure: Figure, history: TrainingHistory) -> None:
         axes.bar(list(pushes), list(pushes.values()), color=LOSS_COLOUR)
         axes.grid(axis="y", alpha=0.3)
         axes.set(title=f"pushes of replica {replica}", xlabel="staleness, updates")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     row[0].set(ylabel="pushes")

@@ -1,13 +1,13 @@
 """load(): what composes, what it refuses, and what it says."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from conf.compose import FOLDER
+from conf.compose import FOLDER, composer
 from conf.errors import ConfigurationError
 from conf.load import as_yaml, config_digest, load, run_folder
 from conf.validate import ADAPTER
@@ -81,18 +81,14 @@ def test_loading_leaves_hydra_as_it_was():
         assert compose("config", ["model=vgg_a"]) == before
 
 
-def test_threads_load_at_the_same_time():
-    seeds = {}
-
-    def work(seed: int) -> None:
-        seeds[seed] = load(overrides=[f"model.seed={seed}"]).model.seed
-
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert seeds == {0: 0, 1: 1, 2: 2, 3: 3}
+def test_a_thread_waits_while_another_composes():
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        with composer("config") as conf:
+            loading = pool.submit(load, overrides=["model.seed=3"])
+            with pytest.raises(TimeoutError):
+                loading.result(timeout=1)
+            assert conf.compose(["model.seed=4"]).settings.model.seed == 4
+        assert loading.result().model.seed == 3
 
 
 def test_the_folder_of_a_run_follows_what_decides_its_result():

@@ -43,7 +43,9 @@ def test_every_tar_format_and_long_names_are_read(tmp_path, format):
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
-    assert {n for split in listed(read(tmp_path / "pets.tar")).values() for n in split} == set(files)
+    assert {n for split in listed(read(tmp_path / "pets.tar")).values() for n in split} == set(
+        files
+    )
 
 
 def test_an_archive_without_splits_divides_as_its_tree_does(tmp_path):
@@ -108,14 +110,23 @@ def test_a_hostile_member_is_refused_with_archive_member_and_offset(
     assert sorted(p.name for p in tmp_path.iterdir()) == [name, "spool"]  # nothing extracted
 
 
-@pytest.mark.parametrize("claimed", [-1, 1 << 50])
-def test_a_header_that_lies_about_its_size_is_refused(tmp_path, claimed):
-    info = tarfile.TarInfo("train/cat/x.jpg")
-    info.size = claimed
-    header = info.tobuf(tarfile.GNU_FORMAT)
+@pytest.mark.parametrize("claimed", [-1, 1 << 29, 1 << 50, 1 << 70])
+@pytest.mark.parametrize("type", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+@pytest.mark.parametrize("name", ["pets.tar", "pets.tar.gz"])
+def test_a_header_that_lies_about_its_size_is_refused(tmp_path, name, type, claimed):
+    header = member("train/cat/x.jpg", type, size=claimed).tobuf(tarfile.GNU_FORMAT)
+    path = tmp_path / name
+    lie = header + bytes(10_000)
+    path.write_bytes(gzip.compress(lie) if name.endswith("gz") else lie)
+    with pytest.raises(SourceError, match=f"offset 0: claims {claimed} bytes"):
+        read(path)
+
+
+def test_a_pax_record_that_lies_about_the_size_is_refused(tmp_path):
+    lie = member("train/cat/x.jpg", pax_headers={"size": str(1 << 50)}).tobuf(tarfile.PAX_FORMAT)
     path = tmp_path / "pets.tar.gz"
-    path.write_bytes(gzip.compress(header + bytes(10_000)))
-    with pytest.raises(SourceError, match=r"pets.tar.gz"):
+    path.write_bytes(gzip.compress(lie + bytes(10_000)))
+    with pytest.raises(SourceError, match=f"'train/cat/x.jpg' at offset 0: claims {1 << 50} bytes"):
         read(path)
 
 

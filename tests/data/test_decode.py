@@ -82,7 +82,9 @@ def png_of_16_bit_rgb(values):
     height, width, _ = values.shape
 
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     rows = b"".join(b"\0" + row.tobytes() for row in values)
     header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
@@ -152,7 +154,9 @@ def test_too_many_pixels_are_refused_from_the_header(kind):
         place = huge.index(b"\xff\xc0")
         huge[place + 5 : place + 9] = struct.pack(">HH", 30_000, 30_000)
     start = time.perf_counter()
-    with pytest.raises(UndecodableImage, match="30000x30000 = 900000000 pixels.*max_pixels=1000000"):
+    with pytest.raises(
+        UndecodableImage, match=r"30000x30000 = 900000000 pixels.*max_pixels=1000000"
+    ):
         decode_rgb(bytes(huge), CAP)
     assert time.perf_counter() - start < 0.05
 

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import webdataset
 
-import data.staging
-from data.config import DataConfig, StagingConfig
+from data.config import DataConfig
 from data.manifest import MANIFEST, ManifestError, read_manifest
 from data.sources.source import SourceError
 from data.staging import stage, staged_folder
@@ -65,7 +64,9 @@ def test_plain_webdataset_reads_every_sample_with_its_original_bytes(config, tmp
 
 
 def test_keys_are_unique_and_hold_no_dots(tmp_path):
-    names = [f"{s}/{c}/{n}.jpg" for s in ("train", "test") for c in "ab" for n in ("x.y", "x_y", "x")]
+    names = [
+        f"{s}/{c}/{n}.jpg" for s in ("train", "test") for c in "ab" for n in ("x.y", "x_y", "x")
+    ]
     tree = write_tree(tmp_path / "tree", {n: encoded(picture(i)) for i, n in enumerate(names)})
     folder = stage(config_of(tree), tmp_path).folder
     for split in ("train", "test"):
@@ -151,6 +152,23 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_bytes(tmp_path, sou
     assert step > 30  # so many operations there were
 
 
+def test_tars_of_an_interrupted_run_are_not_kept_when_the_source_has_changed_since(
+    config, tree, tmp_path
+):
+    def interrupted(work, plans):
+        for plan in plans[:3]:
+            yield work(plan)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stage(config, tmp_path / "changed", interrupted)
+    name = next(name for name in images_of() if name.startswith("train"))
+    write_tree(tree, {name: encoded(picture(99, 40, 40))})
+    result = stage(config, tmp_path / "changed")
+    assert contents(result.folder) == contents(stage(config, tmp_path / "fresh").folder)
+    assert result.tars_kept == 2  # those without the changed image
+
+
 def test_a_rerun_does_nothing_even_when_the_original_is_gone(config, tree, tmp_path):
     first = stage(config, tmp_path)
     before = {p: p.stat().st_mtime_ns for p in first.folder.iterdir()}
@@ -204,7 +222,10 @@ def test_what_decides_the_bytes_decides_the_folder_and_nothing_else_does(tree, t
 
 def test_another_seed_deals_the_samples_out_differently(tree, tmp_path):
     orders = [
-        [s["jpg"] for s in samples_of(stage(config_of(tree, shuffle_seed=n), tmp_path).folder, "train")]
+        [
+            s["jpg"]
+            for s in samples_of(stage(config_of(tree, shuffle_seed=n), tmp_path).folder, "train")
+        ]
         for n in (0, 1)
     ]
     assert orders[0] != orders[1]

@@ -103,7 +103,9 @@ def raise_error(number: int) -> int:
     raise ValueError(f"item {number} is bad")
 
 
-def test_an_error_in_a_worker_reaches_the_caller_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_error_in_a_worker_reaches_the_caller_as_it_is(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     with (
         workers_on_demand(CONFIG) as run_parallel,
         pytest.raises(ValueError, match=r"^item 0 is bad$"),

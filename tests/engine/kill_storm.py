@@ -1,0 +1,91 @@
+"""A shard on a memory file whose process is killed with SIGKILL again and again.
+
+    python -m tests.engine.kill_storm FOLDER SEED
+
+A client's view is kept in FOLDER/replies: a line for each reply that reached it. Forks its
+processes, because importing torch for each of them would take longer than they live.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from engine import memory
+from engine.config import MomentumConfig
+from engine.ledger import Progress
+from engine.rules import make_rule
+from engine.segment import gradient_at
+from engine.shard import ParameterShard, Push
+from engine.state import BLOCK, Location, ShardState
+
+SIZE = 12 * BLOCK + 100
+NUM_KILLS = 20
+RULE = MomentumConfig(learning_rate=0.1, momentum=0.9)
+
+
+def open_state(folder: Path) -> ShardState:
+    """The shard's state in its memory file."""
+    path, num_bytes = folder / "shard.state", ShardState.num_bytes(SIZE, 1, torch.float32)
+    opener = memory.open_existing if path.exists() else memory.create
+    return ShardState(opener(path, num_bytes), SIZE, 1, torch.float32)
+
+
+def gradient(sequence: int) -> Tensor:
+    """The gradient of one push, shape (SIZE,): cheap to make, no two alike."""
+    return torch.linspace(-1.0, 1.0, SIZE).mul_(sequence).sin_()
+
+
+def replies(folder: Path) -> list[dict[str, int]]:
+    """The replies that reached the client."""
+    return [json.loads(line) for line in (folder / "replies").read_text().splitlines()]
+
+
+def serve(folder: Path, epoch: int, stop_after: int | None) -> None:
+    """Take over the memory, finish what was begun, and apply push after push until killed."""
+    shard = ParameterShard(open_state(folder), make_rule(RULE), epoch)
+    begun = shard.finish_interrupted(lambda at: gradient_at(at, SIZE, torch.float32))
+    slot = memory.open_existing(folder / "gradient", SIZE * 4)
+    shared = torch.frombuffer(slot, dtype=torch.float32, count=SIZE)
+    out = os.open(folder / "replies", os.O_WRONLY | os.O_APPEND)
+    known = replies(folder)
+    first = known[-1]["sequence"] + 1 if known else 1
+    last = first + stop_after if stop_after else sys.maxsize
+    for sequence in range(first, last):
+        shared.copy_(gradient(sequence))
+        push = Push(0, 1, sequence, shard.version, Progress(1, sequence))
+        applied = shard.push(push, shared, Location(str(folder / "gradient"), 0))
+        row = {"epoch": epoch, "sequence": sequence, "begun": begun, **applied._asdict()}
+        os.write(out, (json.dumps(row) + "\n").encode())
+
+
+def main(folder: Path, seed: int) -> None:
+    """Kill NUM_KILLS owners at random moments of their work; let the last one end by itself."""
+    rng = random.Random(seed)
+    memory.create(folder / "gradient", SIZE * 4)
+    (folder / "replies").touch()
+    open_state(folder).fill(torch.zeros(SIZE), [torch.zeros(SIZE)], version=0)
+    for epoch in range(1, NUM_KILLS + 2):
+        last_one = epoch > NUM_KILLS
+        if not (pid := os.fork()):
+            serve(folder, epoch, stop_after=5 if last_one else None)
+            os._exit(0)
+        if not last_one:
+            replied = len(replies(folder))
+            while len(replies(folder)) < replied + 2:  # one may be that of a duplicate
+                time.sleep(0.001)
+            time.sleep(rng.uniform(0.0, 0.02))
+            os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        if os.waitstatus_to_exitcode(status) != (0 if last_one else -signal.SIGKILL):
+            sys.exit(f"the owner of epoch {epoch} ended with status {status}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,155 @@
+"""Downpour with every role in one thread: what it computes, and that seeds decide it."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from engine.config import AdagradConfig, DownpourConfig, MomentumConfig, SgdConfig
+from engine.inprocess import train_in_process
+from engine.problem import Problem
+from tests.engine.problems import (
+    NUM_SAMPLES,
+    RULES,
+    UNIT_SIZES,
+    classifier,
+    in_order,
+    network,
+    rule_name,
+)
+
+
+def config(**changed) -> DownpourConfig:
+    return DownpourConfig(**{"minibatch_size": 8, "num_epochs": 3, **changed})
+
+
+def num_minibatches(config: DownpourConfig) -> int:
+    per_epoch = sum(-(-size // config.minibatch_size) for size in UNIT_SIZES)
+    return per_epoch * config.num_epochs
+
+
+def by_plain_torch(config: DownpourConfig, optimiser_class, **options) -> Tensor:
+    """The usual loop, with parameters as tensors of their own and torch's own optimiser."""
+    module = network()
+    optimiser = optimiser_class(module.parameters(), **options)
+    for minibatch in in_order(classifier(), config):
+        points, classes = minibatch.payload
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(module(points), classes).backward()
+        optimiser.step()
+    return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+
+@pytest.mark.parametrize(
+    ("rule", "optimiser", "options"),
+    [
+        (SgdConfig(learning_rate=0.1), torch.optim.SGD, {"lr": 0.1}),
+        (
+            MomentumConfig(learning_rate=0.05, momentum=0.9, weight_decay=5e-4),
+            torch.optim.SGD,
+            {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4},
+        ),
+        (AdagradConfig(gamma=0.1, epsilon=1e-10), torch.optim.Adagrad, {"lr": 0.1, "eps": 1e-10}),
+    ],
+)
+def test_one_replica_follows_plain_torch_to_the_last_bit(rule, optimiser, options):
+    settings = config(rule=rule)
+    result = train_in_process(classifier(), settings, num_replicas=1, num_shards=2)
+    assert torch.equal(result.parameters, by_plain_torch(settings, optimiser, **options))
+    assert set(result.staleness) == {0}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=rule_name)
+def test_the_number_of_shards_changes_no_bit(rule):
+    def trained(num_shards: int) -> Tensor:
+        result = train_in_process(
+            classifier(), config(rule=rule), num_replicas=3, num_shards=num_shards, seed=4
+        )
+        return result.parameters
+
+    assert all(torch.equal(trained(1), trained(n)) for n in (2, 3, 5, 6))
+
+
+def test_a_seed_decides_the_order_and_with_it_every_bit():
+    def run(seed: int):
+        return train_in_process(classifier(), config(), num_replicas=3, num_shards=2, seed=seed)
+
+    one, again, other = run(1), run(1), run(2)
+    assert one.order == again.order
+    assert torch.equal(one.parameters, again.parameters)
+    assert one.order != other.order
+    assert not torch.equal(one.parameters, other.parameters)
+
+
+@pytest.mark.parametrize("num_replicas", [1, 2, 5])
+def test_each_minibatch_is_one_update_of_every_shard(num_replicas):
+    result = train_in_process(classifier(), config(), num_replicas=num_replicas, num_shards=3)
+    assert result.versions == (num_minibatches(config()),) * 3
+    assert len(set(result.order)) == len(result.order) == num_minibatches(config())
+    assert result.num_counted == 3 * NUM_SAMPLES
+
+
+def test_staleness_is_what_the_others_pushed_in_between():
+    result = train_in_process(classifier(), config(), num_replicas=4, num_shards=1)
+    total = sum(staleness * pushes for staleness, pushes in result.staleness.items())
+    assert sum(result.staleness.values()) == num_minibatches(config())
+    assert 1.0 < total / sum(result.staleness.values()) < 4.0  # R - 1 for equal replicas
+
+
+class Recording:
+    """The classifier, with every gradient added up on the side."""
+
+    def __init__(self) -> None:
+        self._problem = classifier()
+        self.layout, self.unit_sizes = self._problem.layout, self._problem.unit_sizes
+        self.initial, self.minibatches = self._problem.initial, self._problem.minibatches
+        self.validate = self._problem.validate
+        self.sum = torch.zeros(self.layout.size, dtype=torch.float64)
+
+    def gradient_(self, parameters, payload, grad) -> float:
+        loss = self._problem.gradient_(parameters, payload, grad)
+        self.sum += grad
+        return loss
+
+
+@pytest.mark.parametrize(("n_push", "num_replicas"), [(1, 1), (4, 1), (4, 3), (7, 2), (100, 3)])
+def test_what_is_pushed_adds_up_to_what_was_computed(n_push, num_replicas):
+    problem: Problem = Recording()
+    settings = config(n_push=n_push, n_fetch=2, rule=SgdConfig(learning_rate=1.0))
+    start = problem.initial()
+    # With w -= g the parameters hold the sum of all that was pushed.
+    result = train_in_process(problem, settings, num_replicas=num_replicas, num_shards=2)
+    pushed = start.double() - result.parameters.double()
+    torch.testing.assert_close(pushed, problem.sum, rtol=1e-4, atol=1e-4)
+    assert result.num_counted == 3 * NUM_SAMPLES
+    assert len(result.order) < num_minibatches(settings) or n_push == 1
+
+
+def test_the_local_step_is_used_until_the_next_fetch():
+    """One replica that fetches rarely and steps alone walks like one that fetches each time."""
+    plain = config(rule=SgdConfig(learning_rate=0.1))
+    lonely = config(rule=SgdConfig(learning_rate=0.1), n_fetch=1000, alpha=0.1)
+    lazy = config(rule=SgdConfig(learning_rate=0.1), n_fetch=1000)
+    results = [
+        train_in_process(classifier(), settings, num_replicas=1, num_shards=1).parameters
+        for settings in (plain, lonely, lazy)
+    ]
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-5)
+    assert (results[0] - results[2]).abs().max() > 0.1
+
+
+def test_the_schedule_reaches_the_shards():
+    drops = {"drop_at": (0.5,), "drop_by": (1e9,)}
+    half = train_in_process(
+        classifier(), config(num_epochs=2, schedule=drops), num_replicas=1, num_shards=1
+    )
+    whole = train_in_process(classifier(), config(num_epochs=1), num_replicas=1, num_shards=1)
+    torch.testing.assert_close(half.parameters, whole.parameters, rtol=0, atol=1e-5)
+
+
+def test_training_lowers_the_error():
+    problem = classifier()
+    before = problem.validate(problem.initial())["error"]
+    settings = config(num_epochs=20, rule=AdagradConfig(gamma=0.1))
+    result = train_in_process(problem, settings, num_replicas=4, num_shards=2)
+    assert before > 0.5
+    assert problem.validate(result.parameters)["error"] < 0.1

@@ -1,0 +1,87 @@
+"""Scripted faults: each fires, is counted, and no sample is lost or counted twice."""
+
+import math
+
+import pytest
+import torch
+
+from engine.config import DownpourConfig, SgdConfig
+from engine.inprocess import FaultPlan, InProcessResult, train_in_process
+from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES, classifier
+
+CONFIG = DownpourConfig(minibatch_size=8, num_epochs=3)
+NUM_MINIBATCHES = 3 * sum(-(-size // 8) for size in UNIT_SIZES)
+
+
+def train(faults: FaultPlan | None = None, **changed) -> InProcessResult:
+    arguments = {"num_replicas": 3, "num_shards": 2, "seed": 5, **changed}
+    return train_in_process(classifier(), CONFIG, faults=faults, **arguments)
+
+
+def test_a_reply_that_is_lost_makes_the_push_come_twice_and_count_once():
+    faults = FaultPlan(duplicate_at={(r, step) for r in range(3) for step in range(1, 6)})
+    result = train(faults)
+    assert faults.fired["duplicate"] == 15
+    assert result.versions == (NUM_MINIBATCHES,) * 2
+    assert torch.equal(result.parameters, train().parameters)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_killed_replicas_lose_no_sample_and_repeat_none(seed):
+    faults = FaultPlan(kill_at={(0, 0), (0, 3), (1, 4), (2, 1), (2, 5)})
+    result = train(faults, seed=seed)
+    assert faults.fired["kill"] == 5
+    assert result.num_counted == 3 * NUM_SAMPLES
+    # With n_push = 1 a mini-batch is applied as a whole or not at all.
+    assert result.versions == (NUM_MINIBATCHES,) * 2 == (len(set(result.order)),) * 2
+
+
+def test_a_new_life_pushes_under_a_new_incarnation():
+    faults = FaultPlan(kill_at={(1, 2)})
+    lives = {(replica, incarnation) for replica, incarnation, _ in train(faults).order}
+    assert lives == {(0, 1), (1, 1), (1, 2), (2, 1)}
+
+
+def test_killing_every_replica_at_once_is_survived():
+    faults = FaultPlan(kill_at={(r, step) for r in range(3) for step in range(6)})
+    result = train(faults)
+    assert faults.fired["kill"] == 18
+    assert result.num_counted == 3 * NUM_SAMPLES
+
+
+def test_a_fault_that_never_came_is_not_counted():
+    faults = FaultPlan(kill_at={(0, 10_000)}, duplicate_at={(9, 1)})
+    train(faults)
+    assert not +faults.fired
+
+
+def test_pushes_that_are_too_stale_are_refused_and_training_goes_on():
+    config = DownpourConfig(minibatch_size=8, num_epochs=3, max_staleness=1)
+    result = train_in_process(classifier(), config, num_replicas=4, num_shards=2)
+    assert set(result.staleness) <= {0, 1}
+    assert result.refused["StalePushError"] > 0
+    assert sum(result.staleness.values()) + sum(result.refused.values()) == 2 * NUM_MINIBATCHES
+    assert result.num_counted == 3 * NUM_SAMPLES
+
+
+def test_a_gradient_that_is_not_finite_is_refused_and_the_parameters_stay_finite():
+    class Poisoned:
+        """The classifier, with one bad gradient in ten."""
+
+        def __init__(self) -> None:
+            self._problem, self._calls = classifier(), 0
+
+        def __getattr__(self, name):
+            return getattr(self._problem, name)
+
+        def gradient_(self, parameters, payload, grad) -> float:
+            loss = self._problem.gradient_(parameters, payload, grad)
+            self._calls += 1
+            if self._calls % 10 == 0:
+                grad[40] = math.nan
+            return loss
+
+    config = DownpourConfig(minibatch_size=8, num_epochs=3, rule=SgdConfig())
+    result = train_in_process(Poisoned(), config, num_replicas=2, num_shards=1)
+    assert torch.isfinite(result.parameters).all()
+    assert result.refused["NonFinitePushError"] == NUM_MINIBATCHES // 10

@@ -1,0 +1,164 @@
+"""A shard killed anywhere inside a push: its successor finishes it, to the same bits."""
+
+import itertools
+import random
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from engine.rules import UpdateRule, make_rule
+from engine.shard import ParameterShard
+from engine.state import Location, ShardState
+from tests.engine.killed import Killed, dies_at
+from tests.engine.problems import RULES, rule_name
+from tests.engine.shards import RULE, Contents, new_state, push, vector
+
+BLOCK = 8
+SIZE = 21  # two whole blocks and a part
+PLACE = Location("/memory/replica", 4096)
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """The same code on blocks of 8 values: three of them fill the vector."""
+    monkeypatch.setattr("engine.state.BLOCK", BLOCK)
+    monkeypatch.setattr("engine.shard.BLOCK", BLOCK)
+
+
+class TornUndo(ShardState):
+    """A state whose process dies when the copy of its last block is half done."""
+
+    def __init__(self, *args: Any, blocks: int) -> None:
+        super().__init__(*args)
+        self.blocks = blocks
+
+    def save_undo(self, index: int) -> None:
+        self.blocks -= 1
+        if self.blocks:
+            return super().save_undo(index)
+        values, slots = self.block(index)
+        for kept, whole in zip(self._undo, [values, *slots], strict=True):
+            half = whole.numel() // 2
+            kept[:half].copy_(whole[:half])
+        raise Killed
+
+
+class Memory:
+    """The memory of one shard, which outlives the processes that own it."""
+
+    def __init__(self, config=RULE) -> None:
+        self.config = config
+        num_slots = len(make_rule(config).slots)
+        self._buffer = bytearray(ShardState.num_bytes(SIZE, num_slots, torch.float32))
+        new_state(SIZE, config, self._buffer)
+        self._epochs = itertools.count(1)
+        owner = self.taken_over()
+        for sequence in (1, 2):
+            owner.push(push(sequence), vector(SIZE, sequence))
+
+    def state(self, blocks_until_torn: int = 0) -> ShardState:
+        num_slots = len(make_rule(self.config).slots)
+        arguments = (self._buffer, SIZE, num_slots, torch.float32)
+        if blocks_until_torn:
+            return TornUndo(*arguments, blocks=blocks_until_torn)
+        return ShardState(*arguments)
+
+    def taken_over(
+        self, state: ShardState | None = None, rule: UpdateRule | None = None
+    ) -> ParameterShard:
+        state, rule = state or self.state(), rule or make_rule(self.config)
+        return ParameterShard(state, rule, next(self._epochs))
+
+
+def grad_of_push_3(location: Location) -> Tensor:
+    assert location == PLACE
+    return vector(SIZE, 3)
+
+
+def send_push_3(shard: ParameterShard) -> bool:
+    """True if the shard had it already."""
+    return shard.push(push(3), vector(SIZE, 3), PLACE).duplicate
+
+
+def uninterrupted(config=RULE) -> Contents:
+    shard = Memory(config).taken_over()
+    send_push_3(shard)
+    return Contents.of(shard)
+
+
+def finish(memory: Memory) -> tuple[Contents, bool, bool]:
+    """What a successor makes of it: contents after the client's retry, found begun, found done."""
+    shard = memory.taken_over()
+    begun = shard.finish_interrupted(grad_of_push_3)
+    done = send_push_3(shard)
+    assert send_push_3(shard), "the shard must know the push by now"
+    return Contents.of(shard), begun, done
+
+
+@pytest.mark.parametrize("config", RULES, ids=rule_name)
+def test_a_push_killed_at_any_instruction_is_applied_exactly_once(config):
+    expected, found = uninterrupted(config), set()
+    for point in itertools.count():
+        memory = Memory(config)
+        owner = memory.taken_over()
+        if not dies_at(point, lambda owner=owner: send_push_3(owner)):
+            break
+        contents, begun, done = finish(memory)
+        assert contents == expected, f"killed at point {point}"
+        assert done or not begun
+        found.add((begun, done))
+    assert point > 100
+    assert found == {(False, False), (True, True), (False, True)}  # before, within, after
+
+
+def test_successors_that_are_killed_while_they_finish_leave_the_same_bits():
+    expected, heirs_killed = uninterrupted(), 0
+    for seed in range(1000):
+        rng = random.Random(seed)
+        memory = Memory()
+        owner = memory.taken_over()
+        dies_at(rng.randrange(200), lambda owner=owner: send_push_3(owner))
+        for _ in range(rng.randrange(1, 4)):
+            heir = memory.taken_over()
+            heirs_killed += dies_at(
+                rng.randrange(100), lambda heir=heir: heir.finish_interrupted(grad_of_push_3)
+            )
+        assert finish(memory)[0] == expected, f"seed {seed}"
+    assert heirs_killed > 300
+
+
+class Torn:
+    """A rule whose process dies when the arithmetic on its last block is half done."""
+
+    def __init__(self, rule: UpdateRule, blocks: int) -> None:
+        self.slots = rule.slots
+        self._rule, self._blocks = rule, blocks
+
+    def apply_(self, values, slots, grad, scratch, scale) -> None:
+        self._blocks -= 1
+        part = slice(None) if self._blocks else slice(values.numel() // 2)
+        slots = [slot[part] for slot in slots]
+        self._rule.apply_(values[part], slots, grad[part], scratch[part], scale)
+        if not self._blocks:
+            raise Killed
+
+
+@pytest.mark.parametrize("config", RULES, ids=rule_name)
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_a_block_that_was_updated_by_half_is_not_updated_twice(config, blocks):
+    memory = Memory(config)
+    owner = memory.taken_over(rule=Torn(make_rule(config), blocks))
+    with pytest.raises(Killed):
+        send_push_3(owner)
+    assert finish(memory)[0] == uninterrupted(config)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_half_a_copy_of_a_block_is_never_put_back(blocks):
+    memory = Memory()
+    owner = memory.taken_over(state=memory.state(blocks_until_torn=blocks))
+    with pytest.raises(Killed):
+        send_push_3(owner)
+    assert finish(memory)[0] == uninterrupted()

@@ -1,0 +1,129 @@
+"""Memory files: private, found again by a successor, removed when their owner is dead."""
+
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from engine import memory
+from engine.segment import Segment, gradient_at
+from engine.state import Location
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    """Memory files in a folder of the test's own."""
+    monkeypatch.setattr(memory, "shared_root", lambda: tmp_path)
+    return tmp_path
+
+
+def ended_process() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_a_runs_folder_is_private():
+    folder = memory.create_folder("0123456789")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert folder.name.endswith("-01234567")
+
+
+def test_files_are_private_and_full_of_zeros(root):
+    mapped = memory.create(root / "file", 10_000)
+    assert stat.S_IMODE((root / "file").stat().st_mode) == 0o600
+    assert mapped[:] == bytes(10_000)
+
+
+def test_a_successor_sees_what_the_owner_wrote(root):
+    memory.create(root / "file", 100)[10:13] = b"abc"
+    assert memory.open_existing(root / "file", 100)[10:13] == b"abc"
+
+
+def test_an_existing_file_is_not_made_anew(root):
+    memory.create(root / "file", 100)[:3] = b"abc"
+    with pytest.raises(FileExistsError):
+        memory.create(root / "file", 100)
+    assert memory.open_existing(root / "file", 100)[:3] == b"abc"
+
+
+def test_a_file_of_another_size_is_refused(root):
+    memory.create(root / "file", 100)
+    with pytest.raises(ValueError, match="file: 100 bytes, want 99"):
+        memory.open_existing(root / "file", 99)
+
+
+def test_a_file_is_never_seen_before_it_has_its_size(root, monkeypatch):
+    def killed(descriptor: int, length: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "ftruncate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        memory.create(root / "file", 100)
+    monkeypatch.undo()
+    assert not (root / "file").exists()
+
+
+def test_folders_of_dead_owners_are_removed_and_those_of_living_ones_are_not(root):
+    living = memory.create_folder("living--")
+    dead = root / f"verydeep-{ended_process()}-1700000000-deadbeef"
+    reused = root / f"verydeep-{os.getpid()}-1700000000-another-"  # our number, another start
+    for folder in (dead, reused):
+        folder.mkdir()
+        (folder / "shard-00.state").write_bytes(b"x")
+    assert sorted(memory.sweep()) == sorted([dead, reused])
+    assert [folder.name for folder in root.iterdir()] == [living.name]
+
+
+@pytest.mark.parametrize("name", ["verydeep-", "verydeep-notes", "verydeep-a-b-c", "other-1-2"])
+def test_what_is_not_named_like_a_runs_folder_is_left_alone(root, name):
+    (root / name).mkdir()
+    assert memory.sweep() == []
+    assert (root / name).exists()
+
+
+def test_a_run_removes_what_a_killed_one_left(root):
+    dead = root / f"verydeep-{ended_process()}-1700000000-deadbeef"
+    dead.mkdir()
+    memory.create_folder("0123456789")
+    assert not dead.exists()
+
+
+def test_memory_files_lie_on_the_memory_file_system_or_in_the_temporary_folder(monkeypatch):
+    monkeypatch.undo()
+    assert str(memory.shared_root()) in {"/dev/shm", os.environ.get("TMPDIR", "/tmp")}
+
+
+def test_both_sides_of_a_segment_see_the_same_vectors(root):
+    replica = Segment(root / "segment", 5000, torch.float32, new=True)
+    shard = Segment(root / "segment", 5000, torch.float32, new=False)
+    for i, vector in enumerate([*replica.gradients, *replica.parameters]):
+        vector.fill_(i + 1.0)
+    found = [vector.unique().tolist() for vector in [*shard.gradients, *shard.parameters]]
+    assert found == [[1.0], [2.0], [3.0], [4.0]]
+    assert shard.nonce == replica.nonce
+
+
+def test_segments_have_nonces_of_their_own(root):
+    nonces = {Segment(root / f"{i}", 10, torch.float32, new=True).nonce for i in range(5)}
+    assert len(nonces) == 5
+
+
+@pytest.mark.parametrize("slot", [0, 1])
+def test_a_gradient_is_found_again_where_its_location_says(root, slot):
+    segment = Segment(root / "segment", 3000, torch.float64, new=True)
+    segment.gradients[slot].copy_(torch.arange(3000.0))
+    found = gradient_at(segment.location(slot, 1008), 500, torch.float64)
+    assert found.tolist() == list(range(1008, 1508))
+
+
+def test_a_gradient_outlives_the_removal_of_its_file_while_it_is_mapped(root):
+    segment = Segment(root / "segment", 10, torch.float32, new=True)
+    segment.gradients[0].fill_(3.0)
+    found = gradient_at(Location(str(segment.path), 4096), 10, torch.float32)
+    segment.remove()
+    assert not segment.path.exists()
+    assert found.tolist() == [3.0] * 10
