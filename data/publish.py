@@ -25,7 +25,8 @@ def published(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
-    except BaseException:
+    except BaseException as error:
+        error.add_note(f"while writing {path}, which is left as it was")
         with suppress(FileNotFoundError):
             aside.unlink()
         raise

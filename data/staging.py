@@ -18,6 +18,7 @@ from data.manifest import (
     FORMAT_VERSION,
     MANIFEST,
     Manifest,
+    Quarantined,
     TarEntry,
     read_entry,
     read_manifest,
@@ -78,7 +79,7 @@ def stage(config: DataConfig, root: Path, run_parallel: RunParallel = serially) 
         manifest = read_manifest(folder) if (folder / MANIFEST).exists() else None
         if manifest is not None:
             _require_same_source(manifest, config, folder)
-            _require_few_bad(manifest.entries, _num_images(manifest), config)
+            _require_few_bad(manifest.quarantined, _num_images(manifest), config)
             if all(_is_whole(folder / entry.file, entry) for entry in manifest.entries):
                 shutil.rmtree(folder / WORK, ignore_errors=True)  # whoever published may have died
                 return StagingResult(folder, manifest, 0, len(manifest.entries))
@@ -131,15 +132,14 @@ def _tolerated(
     entries: Iterable[TarEntry], num_images: int, config: DataConfig
 ) -> Iterator[TarEntry]:
     """Pass the entries on as they come; stop as soon as too many images are bad."""
-    seen: list[TarEntry] = []
+    bad: list[Quarantined] = []
     for entry in entries:
-        seen.append(entry)
-        _require_few_bad(seen, num_images, config)
+        bad.extend(entry.quarantined)
+        _require_few_bad(bad, num_images, config)
         yield entry
 
 
-def _require_few_bad(entries: Iterable[TarEntry], num_images: int, config: DataConfig) -> None:
-    bad = [image for entry in entries for image in entry.quarantined]
+def _require_few_bad(bad: Sequence[Quarantined], num_images: int, config: DataConfig) -> None:
     fraction = config.staging.max_bad_fraction
     if len(bad) > fraction * num_images:
         first = "; ".join(f"{image.member} {image.reason}" for image in bad[:SHOWN])
@@ -189,7 +189,8 @@ def _mean_rgb(entries: Sequence[TarEntry], config: DataConfig) -> tuple[float, f
 
 
 def _num_images(manifest: Manifest) -> int:
-    return sum(entry.num_samples + len(entry.quarantined) for entry in manifest.entries)
+    num_samples = sum(entry.num_samples for entry in manifest.entries)
+    return num_samples + len(manifest.quarantined)
 
 
 def _staging_digest(config: DataConfig) -> str:

@@ -45,6 +45,7 @@ class Coordinator:
         self._shards = [ShardSeat() for _ in range(cluster.num_shards)]
         self._roles: dict[int, tuple[str, int]] = {}  # peer -> role and index
         self._settling: dict[Holder, dict[int, Progress | None]] = {}
+        self._pioneer: int | None = None  # the replica that works alone in the warm start
         self._finished = False
 
     def hear(self, peer: int, message: Message, now: float) -> list[Instruction]:
@@ -132,8 +133,11 @@ class Coordinator:
 
     def _held_back(self, index: int) -> bool:
         """Warm start: one replica alone until `warm_start_steps` steps are done (4.1)."""
-        present = [i for i, seat in enumerate(self._replicas) if seat.peer is not None]
-        return self._num_steps < self._config.warm_start_steps and index != min(present)
+        if self._num_steps >= self._config.warm_start_steps:
+            return False
+        if self._pioneer is None or self._replicas[self._pioneer].peer is None:
+            self._pioneer = index
+        return index != self._pioneer
 
     def _count(self, index: int, message: Message) -> list[Instruction]:
         seat = self._replicas[index]

@@ -7,7 +7,6 @@ import time
 
 from engine.config import DownpourConfig
 from engine.coordinator_link import CoordinatorLink
-from engine.frames import PeerGoneError
 from engine.ledger import Lease
 from engine.link import Directory, RemoteServer, ShardAddress, StoppedError
 from engine.loader import LeaseReply, leased_minibatches, prefetched
@@ -34,7 +33,7 @@ def run_replica(
         try:
             session.work(problem)
             return
-        except (FencedReplicaError, PeerGoneError, StoppedError) as error:
+        except (FencedReplicaError, ConnectionError, StoppedError) as error:
             if session.stopped:
                 return
             log.warning("replica %d starts a new life: %s", index, error)

@@ -11,7 +11,7 @@ from engine import checkpoint, memory
 from engine.config import RuleConfig
 from engine.coordinator_link import CoordinatorLink
 from engine.endpoint import Place, ShardEndpoint
-from engine.frames import Message, PeerGoneError
+from engine.frames import Message
 from engine.rules import make_rule
 from engine.run_spec import RunSpec
 from engine.segment import gradient_at
@@ -43,8 +43,8 @@ def serve_shard(run: RunSpec, index: int, rule: RuleConfig, bound: int | None, w
         link.send("serving", host=host, port=port, version=version, restored_from=restored_from)
         while (command := link.receive())["op"] != "stop":
             _obey(run, index, endpoint, link, command)
-    except PeerGoneError:
-        log.warning("shard %d: the coordinator is gone", index)
+    except ConnectionError as error:
+        log.warning("shard %d: the coordinator is gone: %s", index, error)
     finally:
         link.close()
         if endpoint:

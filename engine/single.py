@@ -1,5 +1,6 @@
 """The baseline: one plain torch loop with torch's own optimiser, in this process."""
 
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -97,6 +98,7 @@ class _Loop:
             seed=config.seed,
             counted=start.counted,
         )
+        self._ledger_lock = threading.Lock()  # the loader thread leases, this one counts
         self._epoch_size = sum(problem.unit_sizes)
         self._parameters = start.read_parameters()
         self._grad = torch.empty_like(self._parameters)
@@ -124,7 +126,8 @@ class _Loop:
         for minibatch in self._minibatches():
             loss_sum += self._step(minibatch) * minibatch.num_samples
             samples += minibatch.num_samples
-            self._ledger.count(_HOLDER, minibatch.progress)
+            with self._ledger_lock:
+                self._ledger.count(_HOLDER, minibatch.progress)
             now = time.monotonic()
             if now - reported >= _REPORT_S or self._ledger.complete:
                 self._report(loss_sum, samples, now - reported)
@@ -149,8 +152,10 @@ class _Loop:
 
     def _ask(self) -> LeaseReply:
         """Called by the loader thread, which is alone in asking."""
-        scale = scale_at(self._config.schedule, self._ledger.num_leased / self._ledger.num_total)
-        lease = self._ledger.lease(_HOLDER)
+        with self._ledger_lock:
+            fraction = self._ledger.num_leased / self._ledger.num_total
+            lease = self._ledger.lease(_HOLDER)
+        scale = scale_at(self._config.schedule, fraction)
         return LeaseReply(lease, scale, done=lease is None)
 
     def _step(self, minibatch: LeasedMinibatch) -> float:
@@ -178,12 +183,14 @@ class _Loop:
         folder = checkpoint.partial_folder(self._checkpoints, id)
         vectors = {"values": self._parameters, **self._slots()}
         digests = checkpoint.write_shard(folder, 0, vectors)
+        with self._ledger_lock:
+            counted = self._ledger.counted()
         written = checkpoint.commit(
             self._checkpoints,
             id,
             identity=self._identity,
             shards=[ShardFile(self._num_steps, digests)],
-            counted=self._ledger.counted(),
+            counted=counted,
             num_steps=self._num_steps,
             elapsed_s=self._events.elapsed_s,
             final=final,

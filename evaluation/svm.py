@@ -70,7 +70,11 @@ def classify(
 
 
 def _fit(features: NDArray[np.float64], labels: NDArray[np.int64], cost: float, seed: int) -> _Fit:
-    classifier = LinearSVC(C=cost, dual=True, tol=1e-3, max_iter=MAX_ITERATIONS, random_state=seed)
+    # Newton's method where there are more rows than columns: its time hardly grows with the cost,
+    # where coordinate ascent on the dual took 500 passes at 10 and did not end at 100.
+    classifier = LinearSVC(
+        C=cost, dual="auto", tol=1e-3, max_iter=MAX_ITERATIONS, random_state=seed
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # told by `converged` instead
         classifier.fit(features, labels)

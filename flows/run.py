@@ -1,5 +1,6 @@
 """One run as every flow sees it: its configuration, its folder, and what decides its weights."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -15,6 +16,9 @@ from tasks.artifacts import show_configuration
 from tasks.problem import ImageProblemFactory
 from tasks.run_folder import claim_run_folder, run_identity
 from tasks.training import WEIGHTS, is_trained
+
+#: Characters of a flow run's name.
+NAME_WIDTH = 72
 
 
 class NotTrainedError(ValueError):
@@ -97,6 +101,7 @@ def dated_if_scheduled(config_name: str, overrides: Sequence[str]) -> list[str]:
 
 
 def run_name() -> str:
-    """Name of a flow run in the UI: the flow and what was asked of it."""
+    """Name of a flow run in the UI: the flow and what was asked of it, as far as there is room."""
     asked = flow_run.parameters
-    return " ".join([flow_run.flow_name, *(asked.get("overrides") or [asked["config_name"]])])
+    words = [flow_run.flow_name, *(asked.get("overrides") or [asked["config_name"]])]
+    return textwrap.shorten(" ".join(words), NAME_WIDTH, placeholder=" ...")

@@ -19,11 +19,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+import psutil
+
 HOST = "127.0.0.1"
 POOL = "local"
 START_TIMEOUT_S = 180.0
-#: A worker that is told to stop ends its runs first; a run has 10 s to write a checkpoint.
-STOP_TIMEOUT_S = 20.0
+#: A run that is told to stop has 10 s to write a checkpoint and end its own processes.
+RUN_STOP_TIMEOUT_S = 15.0
+#: A worker without runs holds nothing worth waiting for.
+STOP_TIMEOUT_S = 3.0
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -111,12 +115,28 @@ def _running(
     try:
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the process and all it started, gently first.
+
+    A worker alone would wait for its runs to finish; so they are told to stop as well.
+    """
+    try:
+        own = psutil.Process(process.pid)
+        started = own.children(recursive=True)
+        for child in own.children():
+            child.terminate()
+    except psutil.NoSuchProcess:
+        return
+    process.terminate()
+    psutil.wait_procs(started, RUN_STOP_TIMEOUT_S)
+    psutil.wait_procs([own], STOP_TIMEOUT_S)
+    for late in [*started, own]:
+        if late.is_running():
+            late.kill()
+    process.wait()
 
 
 def _wait_until_healthy(server: subprocess.Popen[bytes], port: int) -> None:

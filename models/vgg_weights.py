@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from pydantic import ConfigDict, JsonValue, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
@@ -25,6 +25,7 @@ class VggDescription:
     model: ModelConfig  # num_classes is a number
     class_names: tuple[str, ...]  # in the order of the scores
     mean_rgb: tuple[float, float, float]  # subtracted from every pixel, 0 to 255
+    provenance: dict[str, JsonValue] = Field(default_factory=dict)  # how it was trained; free
 
     def __post_init__(self) -> None:
         if self.model.num_classes != len(self.class_names):
@@ -42,8 +43,12 @@ def describe(
     num_classes: int,
     class_names: Sequence[str],
     mean_rgb: tuple[float, float, float],
+    provenance: dict[str, JsonValue] | None = None,
 ) -> dict[str, JsonValue]:
-    """Describe a network for `save_weights`, or as `load_vgg`'s expectation.
+    """Describe a network for `save_weights`.
+
+    Args:
+        provenance: whatever is worth knowing of how the weights came about.
 
     Raises:
         ValueError: when there is not one name per class.
@@ -52,6 +57,7 @@ def describe(
         model=replace(config, num_classes=num_classes),
         class_names=tuple(class_names),
         mean_rgb=mean_rgb,
+        provenance=provenance or {},
     )
     plain: dict[str, JsonValue] = _VGG_DESCRIPTION.dump_python(description, mode="json")
     return plain
@@ -61,8 +67,8 @@ def load_vgg(path: Path, expected: Description | None = None) -> tuple[Vgg, VggD
     """Rebuild the network of a weight file, on the CPU and in evaluation mode.
 
     Args:
-        expected: a `describe(...)`; what only training reads (dropout, initialisation, seed) may
-            differ, everything else must agree.
+        expected: fields that the description must hold, its model's for example. What only training
+            reads (dropout, initialisation, seed) may differ all the same.
 
     Raises:
         FileNotFoundError, WeightFileError: as `load_weights`; also when the tensors are not those

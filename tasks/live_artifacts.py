@@ -64,10 +64,10 @@ class LiveArtifacts:
         self._post()
 
     def _post(self) -> None:
-        view = self._look()
-        if view == self._posted:
-            return
         try:
+            view = self._look()
+            if view == self._posted:
+                return
             self._post_progress(view)
             self._post_curve(view)
             self._posted = view

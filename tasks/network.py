@@ -11,6 +11,7 @@ from engine.layout import Layout
 from engine.result import TrainingResult
 from models.config import ModelConfig
 from models.vgg import Vgg, build_vgg
+from models.vgg_weights import VggDescription, describe, load_vgg
 from models.weights import load_weights, save_weights
 
 
@@ -23,35 +24,39 @@ def save_network(
     made_from: Mapping[str, str],
 ) -> None:
     """Write trained parameters with all that is needed to use them on images."""
-    description: dict[str, Any] = {
-        "model": _plain(model),
-        "data": manifest.name,
-        "class_names": list(manifest.class_names),
-        "mean_rgb": list(manifest.mean_rgb),
-        "num_samples": result.num_samples,
-        "num_steps": result.num_steps,
-        "made_from": dict(made_from),
-    }
+    description = describe(
+        model,
+        len(manifest.class_names),
+        manifest.class_names,
+        manifest.mean_rgb,
+        {
+            "data": manifest.name,
+            "num_samples": result.num_samples,
+            "num_steps": result.num_steps,
+            "made_from": dict(made_from),
+        },
+    )
     save_weights(path, layout.views(result.parameters), description)
 
 
-def load_network(path: Path, model: ModelConfig) -> tuple[Vgg, dict[str, Any]]:
+def load_network(path: Path, model: ModelConfig) -> tuple[Vgg, VggDescription]:
     """The network in a weight file, and the file's description.
 
     Raises:
         WeightFileError: damaged, or the weights of another network than `model` describes.
     """
-    state, description = load_weights(path, expected={"model": _plain(model)})
-    network = untrained_network(model, description)
-    network.load_state_dict(state)
-    return network, description
-
-
-def untrained_network(model: ModelConfig, description: Mapping[str, Any]) -> Vgg:
-    """The same network as it was before training."""
-    return build_vgg(model, len(description["class_names"]))
-
-
-def _plain(model: ModelConfig) -> dict[str, Any]:
     plain: dict[str, Any] = TypeAdapter(ModelConfig).dump_python(model, mode="json")
-    return plain
+    if model.num_classes is None:  # as many as the data has
+        del plain["num_classes"]
+    return load_vgg(path, expected={"model": plain})
+
+
+def made_from(path: Path) -> dict[str, str]:
+    """The settings that decided the weights in a file."""
+    provenance: Any = load_weights(path)[1].get("provenance", {})
+    return dict(provenance.get("made_from", {}))
+
+
+def untrained_network(model: ModelConfig, description: VggDescription) -> Vgg:
+    """The same network as it was before training."""
+    return build_vgg(model, len(description.class_names))

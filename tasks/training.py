@@ -13,7 +13,7 @@ from engine.dask_train import train_downpour
 from engine.events import Listener
 from engine.result import TrainingResult
 from engine.single import train_single
-from models.weights import load_weights
+from tasks import network
 from tasks.artifacts import artifact_key
 from tasks.cluster import open_cluster
 from tasks.network import save_network
@@ -61,7 +61,7 @@ def train_network(
 
 def is_trained(weights: Path, made_from: Mapping[str, str]) -> bool:
     """True when the weights are there and were made from the same."""
-    return weights.exists() and load_weights(weights)[1].get("made_from") == dict(made_from)
+    return weights.exists() and network.made_from(weights) == dict(made_from)
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def _results(
 ) -> Results:
     network, description = load_network(weights, model)
     untrained = untrained_network(model, description)
-    red, green, blue = description["mean_rgb"]
+    red, green, blue = description.mean_rgb
     return {
         name: transfer(network, untrained, folder, (red, green, blue), config)
         for name, folder in staged.items()

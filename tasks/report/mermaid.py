@@ -13,9 +13,10 @@ def chart(title: str, unit: str, points: Sequence[Point], max_points: int = 40) 
     Values that are not finite are left out.
     """
     points = [point for point in points if isfinite(point.value)]
-    if not points:
+    last = max((point.samples for point in points), default=0)
+    if not last:
         return ""
-    width = max(p.samples for p in points) / max_points
+    width = last / max_points
     stretches: dict[int, list[float]] = {}
     for point in points:
         stretches.setdefault(min(int(point.samples / width), max_points - 1), []).append(
@@ -28,7 +29,7 @@ def chart(title: str, unit: str, points: Sequence[Point], max_points: int = 40) 
             "```mermaid",
             "xychart-beta",
             f'    title "{title}"',
-            f'    x-axis "thousands of samples" 0 --> {max(p.samples for p in points) / 1000:.1f}',
+            f'    x-axis "thousands of samples" 0 --> {last / 1000:.1f}',
             f'    y-axis "{unit}" 0 --> {top:.4g}',
             f"    line [{', '.join(f'{mean:.4g}' for mean in means)}]",
             "```",

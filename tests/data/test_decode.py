@@ -153,12 +153,12 @@ def test_too_many_pixels_are_refused_from_the_header(kind):
     else:
         place = huge.index(b"\xff\xc0")
         huge[place + 5 : place + 9] = struct.pack(">HH", 30_000, 30_000)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(
         UndecodableImage, match=r"30000x30000 = 900000000 pixels.*max_pixels=1000000"
     ):
         decode_rgb(bytes(huge), CAP)
-    assert time.perf_counter() - start < 0.05
+    assert time.process_time() - start < 0.05
 
 
 @pytest.mark.parametrize("eighths", FAST_SCALES)

@@ -24,8 +24,9 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
             file.write(b"new")
             raise OSError("no space")
 
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OSError, match="no space") as caught:
         fail()
+    assert caught.value.__notes__ == [f"while writing {path}, which is left as it was"]
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.tar"]
 

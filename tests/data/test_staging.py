@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import webdataset
 
-from data.config import DataConfig
+from data.config import DataConfig, InputConfig
 from data.manifest import MANIFEST, ManifestError, read_manifest
+from data.minibatches import TrainingReader
 from data.sources.source import SourceError
 from data.staging import stage, staged_folder
+from data.test_images import TestReader
 from tests.data.pictures import contents, encoded, images_of, picture, write_archive, write_tree
 from tests.data.staged import config_of, dies_at
 
@@ -143,10 +145,10 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_bytes(tmp_path, sou
         if not dies_at(step, lambda root=root: stage(config, root)):
             break
         folder = staged_folder(root, config)
-        finished = {p.name: p.stat().st_mtime_ns for p in folder.glob("*.tar")}
+        finished = {p.name: p.stat().st_ino for p in folder.glob("*.tar")}
         result = stage(config, root)
         assert contents(folder) == reference
-        kept = [n for n, at in finished.items() if (folder / n).stat().st_mtime_ns == at]
+        kept = [n for n, inode in finished.items() if (folder / n).stat().st_ino == inode]
         assert len(finished) - len(kept) <= 1  # the one that was renamed but not yet recorded
         assert result.tars_kept == len(kept)
     assert step > 30  # so many operations there were
@@ -273,6 +275,19 @@ def test_tolerated_bad_images_are_left_out_and_listed(tmp_path):
     assert sum(entry.num_samples for entry in manifest.train) == 20
     with pytest.raises(SourceError, match="2 or more of 28"):
         stage(config_of(tree), tmp_path)  # the same folder, less tolerant
+
+
+def test_a_tar_may_end_up_empty_when_bad_images_are_tolerated(tmp_path):
+    images = images_of(num_train=2)
+    images["train/cat/0000.jpg"] = b""
+    config = config_of(
+        write_tree(tmp_path / "tree", images), samples_per_tar=1, max_bad_fraction=1.0
+    )
+    folder = stage(config, tmp_path).folder
+    reader = TrainingReader(folder, InputConfig(side_min=16, side_max=16, crop_size=16), seed=0)
+    assert sorted(reader.tar_sizes) == [0, 1, 1, 1]
+    assert list(reader.minibatches(0, reader.tar_sizes.index(0), 0, 0, 5)) == []
+    assert len(list(TestReader(folder, "train"))) == 3
 
 
 def test_work_done_before_a_bad_image_was_found_is_kept(tmp_path):

@@ -48,7 +48,7 @@ def test_the_cost_is_the_one_that_wins_on_the_held_out_part():
 
 def test_all_training_images_serve_once_the_cost_is_chosen():
     train, labels, test, _ = digit_features()
-    fitted = LinearSVC(C=1.0, dual=True, random_state=1, tol=1e-3)
+    fitted = LinearSVC(C=1.0, dual="auto", random_state=1, tol=1e-3)
     expected = fitted.fit(train.double(), labels).predict(test.double())
     got = classify(train, labels, test, (1.0,), 0.2, seed=1)
     assert np.array_equal(got.predicted, expected)

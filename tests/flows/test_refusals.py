@@ -67,8 +67,8 @@ def test_a_data_path_that_is_not_there_is_named(tmp_path: Path) -> None:
     ("content", "complaint"), [(b"", "empty: 0 bytes"), (b"no image at all", "notes.jpg")]
 )
 def test_a_file_that_is_no_image_is_named(content: bytes, complaint: str, tmp_path: Path) -> None:
-    for split in ("train", "test"):
-        folder = tmp_path / "images" / split / "cat"
+    for place in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        folder = tmp_path / "images" / place
         folder.mkdir(parents=True)
         (folder / "notes.jpg").write_bytes(content)
     with pytest.raises(SourceError, match=complaint):

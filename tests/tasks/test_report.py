@@ -117,3 +117,9 @@ def test_a_chart_is_thinned_to_means_over_equal_stretches_of_samples() -> None:
     points = history_of([rows.progress(t, t, loss=float(t % 2)) for t in range(1, 401)]).loss
     text = chart("loss", "loss", points, max_points=4)
     assert "line [0.5051, 0.5, 0.5, 0.495]" in text
+
+
+def test_there_is_no_chart_before_there_is_anything_to_draw() -> None:
+    nothing_yet = history_of([rows.progress(1, 0), rows.progress(2, 10, loss=float("nan"))]).loss
+    assert chart("loss", "loss", nothing_yet) == ""
+    assert chart("loss", "loss", []) == ""

@@ -1,0 +1,35 @@
+"""A whole training, cluster and all, that kills its own process at its second checkpoint.
+
+python -m tests.engine.doomed FOLDER
+"""
+
+import functools
+import os
+import signal
+import sys
+from pathlib import Path
+
+from engine.config import ClusterConfig, DownpourConfig
+from engine.dask_train import train_downpour
+from tasks.cluster import open_cluster
+from tests.engine.fuses import slow
+from tests.engine.rows import Meddler, When
+
+CLUSTER = ClusterConfig(
+    num_replicas=2, num_shards=2, heartbeat_interval_s=0.2, heartbeat_timeout_s=2.0
+)
+CONFIG = DownpourConfig(
+    minibatch_size=4, num_epochs=20, checkpoint_every_s=0.2, validate_every_epochs=99.0
+)
+IDENTITY = {"data": "points"}
+FACTORY = functools.partial(slow, pause_s=0.005)
+
+
+def main(folder: Path) -> None:
+    killer = Meddler(When("checkpoint", 2, lambda row: os.kill(os.getpid(), signal.SIGKILL)))
+    with open_cluster(CLUSTER) as client:
+        train_downpour(client, FACTORY, CONFIG, CLUSTER, folder, IDENTITY, killer)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,62 @@
+"""Learning problems that do something to the process that works on them, once in a run."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from torch import Tensor
+
+from engine.torch_problem import TorchProblem
+from tests.engine.problems import classifier
+
+#: After how many gradients in one process which signal goes off.
+FUSES = {"SIGKILL": 20, "SIGSTOP": 60}
+
+
+def fused(folder: str, pause_s: float) -> TorchProblem:
+    """The classifier, slower by `pause_s` a gradient, with FUSES that each go off once."""
+    problem = classifier()
+    plain, count = problem.gradient_, 0
+
+    def gradient_(parameters: Tensor, payload: object, grad: Tensor) -> float:
+        nonlocal count
+        count += 1
+        time.sleep(pause_s)
+        for name, at in FUSES.items():
+            if count == at and _mine(Path(folder) / name):
+                # With n_fetch = n_push = 1 no push of this process is under way now.
+                os.kill(os.getpid(), getattr(signal, name))
+        return plain(parameters, payload, grad)
+
+    problem.gradient_ = gradient_  # type: ignore[method-assign]
+    return problem
+
+
+def slow(pause_s: float) -> TorchProblem:
+    """The classifier, slower by `pause_s` a gradient."""
+    problem = classifier()
+    plain = problem.gradient_
+
+    def gradient_(parameters: Tensor, payload: object, grad: Tensor) -> float:
+        time.sleep(pause_s)
+        return plain(parameters, payload, grad)
+
+    problem.gradient_ = gradient_  # type: ignore[method-assign]
+    return problem
+
+
+def broken(driver: int) -> TorchProblem:
+    """A problem that only the process `driver` can build."""
+    if os.getpid() != driver:
+        raise FileNotFoundError("no such data on this worker")
+    return classifier()
+
+
+def _mine(claim: Path) -> bool:
+    """True for the first process that asks."""
+    try:
+        claim.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True

@@ -1,0 +1,135 @@
+"""Downpour on a real cluster: processes that are killed, frozen, or all gone at once."""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from distributed import Client
+
+from engine import memory
+from engine.config import ClusterConfig, DownpourConfig, MomentumConfig
+from engine.dask_train import train_downpour
+from engine.inprocess import train_in_process
+from engine.instructions import RunFailedError
+from tasks.cluster import open_cluster
+from tests.engine import doomed
+from tests.engine.fuses import FUSES, broken, fused
+from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES, classifier
+from tests.engine.rows import Listener, Meddler, Row, When, in_file
+from tests.engine.threaded import latest
+
+pytestmark = pytest.mark.dask
+CLUSTER = doomed.CLUSTER
+MINIBATCHES_PER_EPOCH = sum(-(-size // 4) for size in UNIT_SIZES)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with open_cluster(CLUSTER) as client:
+        yield client
+
+
+def config(**changed) -> DownpourConfig:
+    fields = {"minibatch_size": 4, "num_epochs": 20, "validate_every_epochs": 99.0}
+    return DownpourConfig(**fields | changed)
+
+
+def memory_left() -> list[Path]:
+    """Memory files of runs of this process."""
+    return list(memory.shared_root().glob(f"verydeep-{os.getpid()}-*"))
+
+
+def test_one_replica_computes_the_bits_of_the_in_process_run(client, tmp_path):
+    settings = config(num_epochs=3, rule=MomentumConfig(learning_rate=0.05))
+    cluster = ClusterConfig(
+        num_replicas=1, num_shards=2, heartbeat_interval_s=0.2, heartbeat_timeout_s=2.0
+    )
+    heard = Listener()
+    result = train_downpour(client, classifier, settings, cluster, tmp_path, {}, heard)
+    other = train_in_process(classifier(), settings, num_replicas=1, num_shards=2)
+    assert torch.equal(result.parameters, other.parameters)
+    assert result.num_samples == 3 * NUM_SAMPLES
+    assert in_file(tmp_path) == heard
+    assert os.getpid() not in {row["pid"] for row in heard if "pid" in row}
+    assert memory_left() == []
+
+
+def test_killed_and_frozen_processes_cost_no_update_and_repeat_none(client, tmp_path):
+    def kill_both_shards(row: Row) -> None:
+        for serving in heard.of("shard_serving"):
+            os.kill(serving["pid"], signal.SIGKILL)
+
+    # Beside that, the fuses kill one replica and stop one.
+    heard = Meddler(When("progress", 3, kill_both_shards))
+    factory = functools.partial(fused, str(tmp_path), pause_s=0.002)
+    settings = config(num_epochs=40)
+    result = train_downpour(client, factory, settings, CLUSTER, tmp_path, {}, heard)
+
+    assert all((tmp_path / fuse).exists() for fuse in FUSES)
+    assert sorted(row["shard"] for row in heard.of("shard_lost")) == [0, 1]
+    restored = {row["restored_from"] for row in heard.of("shard_serving") if row["epoch"] == 2}
+    assert all(source.startswith("memory") for source in restored)
+    lost = heard.of("replica_lost")
+    assert any(row["reason"].startswith("silent for") for row in lost)
+    assert any(not row["reason"].startswith("silent for") for row in lost)
+    assert result.num_samples == 40 * NUM_SAMPLES
+    # A replica that a starved machine lost beside the two may have been in the middle of a push.
+    unplanned = len(lost) - len(FUSES)
+    for shard in latest(tmp_path).shards:
+        expected = 40 * MINIBATCHES_PER_EPOCH
+        assert expected - unplanned <= shard.version <= expected
+    assert memory_left() == []
+
+    again = train_downpour(client, factory, settings, CLUSTER, tmp_path, {})
+    assert again.already_complete
+    assert torch.equal(again.parameters, result.parameters)
+
+
+def test_a_killed_training_goes_on_when_it_is_called_again(client, tmp_path):
+    command = [sys.executable, "-m", "tests.engine.doomed", str(tmp_path)]
+    killed = subprocess.Popen(command, cwd=Path(__file__).parents[2])
+    assert killed.wait(timeout=60) == -signal.SIGKILL
+    orphans = {row["pid"] for row in in_file(tmp_path) if "pid" in row}
+    assert wait_until_gone(orphans), "workers outlived their scheduler"
+    left = latest(tmp_path)
+    total = doomed.CONFIG.num_epochs * NUM_SAMPLES
+    assert 0 < left.num_counted < total
+
+    heard = Listener()
+    result = train_downpour(
+        client, doomed.FACTORY, doomed.CONFIG, CLUSTER, tmp_path, doomed.IDENTITY, heard
+    )
+    assert heard.of("start")[0]["resumed_at_samples"] == left.num_counted
+    assert result.num_samples == total
+    assert samples_done(heard) == total - left.num_counted
+    assert not list(memory.shared_root().glob(f"verydeep-{killed.pid}-*"))
+
+
+def wait_until_gone(pids: set[int]) -> bool:
+    deadline = time.monotonic() + 15
+    while any(psutil.pid_exists(pid) for pid in pids):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def samples_done(heard: list[Row]) -> int:
+    """Samples of all replicas, by their own last reports."""
+    rows = [row for row in heard if row["event"] == "progress"]
+    return sum({row["replica"]: row["replica_samples"] for row in rows}.values())
+
+
+def test_a_replica_that_cannot_build_its_problem_ends_the_run_with_its_error(client, tmp_path):
+    factory = functools.partial(broken, os.getpid())
+    with pytest.raises(RunFailedError, match=r"replica-\d-\w+ failed: FileNotFoundError.*no such"):
+        train_downpour(client, factory, config(), CLUSTER, tmp_path, {})
+    assert memory_left() == []

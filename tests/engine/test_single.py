@@ -1,0 +1,149 @@
+"""The baseline: one plain torch loop, with checkpoints that it resumes from to the same bits."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine import checkpoint, single
+from engine.checkpoint import CheckpointMismatchError
+from engine.config import AdagradConfig, DownpourConfig, MomentumConfig, SgdConfig, SingleConfig
+from engine.inprocess import train_in_process
+from engine.ledger import Ledger
+from engine.single import train_single
+from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES, classifier, rule_name
+from tests.engine.rows import Listener, Meddler, StoppedByTestError, When, in_file, stop
+
+RULES = (
+    SgdConfig(learning_rate=0.1, weight_decay=0.01),
+    MomentumConfig(learning_rate=0.05, weight_decay=0.01),
+    AdagradConfig(gamma=0.1, epsilon=1e-8),
+)
+NUM_EPOCHS = 3
+NUM_STEPS = NUM_EPOCHS * sum(-(-size // 8) for size in UNIT_SIZES)
+IDENTITY = {"data": "points"}
+
+
+def config(**changed) -> SingleConfig:
+    return SingleConfig(**{"minibatch_size": 8, "num_epochs": NUM_EPOCHS, **changed})
+
+
+def stopped_at(number: int) -> Meddler:
+    """Ends the run when it hears of its n-th checkpoint."""
+    return Meddler(When("checkpoint", number, stop))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=rule_name)
+def test_it_ends_at_the_bits_of_one_downpour_replica(tmp_path, rule):
+    result = train_single(classifier, config(rule=rule), tmp_path, IDENTITY)
+    downpour = DownpourConfig(minibatch_size=8, num_epochs=NUM_EPOCHS, rule=rule)
+    other = train_in_process(classifier(), downpour, num_replicas=1, num_shards=2)
+    assert torch.equal(result.parameters, other.parameters)
+    assert (result.num_steps, result.num_samples) == (NUM_STEPS, NUM_EPOCHS * NUM_SAMPLES)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=rule_name)
+@pytest.mark.parametrize("checkpoints", [1, 7, 20])
+def test_it_resumes_from_any_checkpoint_to_the_same_bits(tmp_path, rule, checkpoints):
+    settings = config(rule=rule, checkpoint_every_s=1e-9)  # after every step
+    whole = train_single(classifier, config(rule=rule), tmp_path / "whole", IDENTITY)
+    with pytest.raises(StoppedByTestError):
+        train_single(classifier, settings, tmp_path, IDENTITY, stopped_at(checkpoints))
+    heard = Listener()
+    resumed = train_single(classifier, config(rule=rule), tmp_path, IDENTITY, heard)
+    done = heard.of("start")[0]["resumed_at_samples"]
+    assert done == checkpoint_samples(tmp_path, checkpoints)
+    assert torch.equal(resumed.parameters, whole.parameters)
+    assert (resumed.num_steps, resumed.num_samples) == (whole.num_steps, whole.num_samples)
+
+
+def checkpoint_samples(folder: Path, number: int) -> int:
+    """What the `number`-th checkpoint row of the event log says."""
+    return [r["samples"] for r in in_file(folder) if r["event"] == "checkpoint"][number - 1]
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    first = train_single(classifier, config(), tmp_path, IDENTITY)
+    heard = Listener()
+    again = train_single(classifier, config(), tmp_path, IDENTITY, heard)
+    assert (first.already_complete, again.already_complete) == (False, True)
+    assert torch.equal(first.parameters, again.parameters)
+    assert again.elapsed_s == first.elapsed_s
+    assert heard == []
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path):
+    train_single(classifier, config(num_epochs=1), tmp_path, IDENTITY)
+    with pytest.raises(CheckpointMismatchError, match="data: checkpoint points, this run faces"):
+        train_single(classifier, config(num_epochs=1), tmp_path, {"data": "faces"})
+
+
+def test_every_row_is_heard_and_written(tmp_path):
+    heard = Listener()
+    train_single(classifier, config(validate_every_epochs=1.0), tmp_path, IDENTITY, heard)
+    assert in_file(tmp_path) == heard
+    assert [row["event"] for row in heard if row["event"] != "progress"] == [
+        "start",
+        *["checkpoint", "validation"] * 3,
+        "finished",
+    ]
+    assert [row["samples"] for row in heard.of("validation")] == [
+        NUM_SAMPLES * epoch for epoch in (1, 2, 3)
+    ]
+    assert [row["epoch"] for row in heard.of("validation")] == [1.0, 2.0, 3.0]
+    times = [row["time_s"] for row in heard]
+    assert times == sorted(times)
+
+
+def test_time_goes_on_where_the_interrupted_run_ended(tmp_path):
+    settings = config(checkpoint_every_s=1e-9)
+    with pytest.raises(StoppedByTestError):
+        train_single(classifier, settings, tmp_path, IDENTITY, stopped_at(10))
+    elapsed = checkpoint.newest(
+        tmp_path / "checkpoints", checkpoint.read(tmp_path / "checkpoints/000010").identity
+    ).elapsed_s
+    result = train_single(classifier, config(), tmp_path, IDENTITY)
+    assert 0 < elapsed < result.elapsed_s
+    assert in_file(tmp_path)[-1]["elapsed_s"] >= elapsed
+
+
+def test_training_lowers_the_error(tmp_path):
+    heard = Listener()
+    settings = config(rule=MomentumConfig(learning_rate=0.1), num_epochs=10)
+    train_single(classifier, settings, tmp_path, IDENTITY, heard)
+    errors = [row["metrics"]["error"] for row in heard.of("validation")]
+    assert errors[-1] < 0.1 < errors[0]
+
+
+class JealousLedger(Ledger):
+    """Fails when a thread enters while another one is inside."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.inside = threading.Lock()
+
+    def _alone(self, method, *args):
+        assert self.inside.acquire(blocking=False), "two threads in the ledger"
+        try:
+            time.sleep(0.0005)  # long enough for the other one to come
+            return method(*args)
+        finally:
+            self.inside.release()
+
+    def lease(self, holder):
+        return self._alone(super().lease, holder)
+
+    def count(self, holder, progress):
+        return self._alone(super().count, holder, progress)
+
+    def counted(self):
+        return self._alone(super().counted)
+
+
+def test_loader_and_trainer_take_turns_with_the_ledger(tmp_path, monkeypatch):
+    monkeypatch.setattr(single, "Ledger", JealousLedger)
+    settings = config(minibatch_size=1, num_epochs=1, prefetch=100, checkpoint_every_s=0.01)
+    result = train_single(classifier, settings, tmp_path, IDENTITY)
+    assert result.num_samples == NUM_SAMPLES
