@@ -10,6 +10,7 @@ import torch
 from benchmarks._subject import minibatch_pool
 from models.config import ModelConfig
 from models.vgg import build_vgg
+from tasks.cluster import SETTINGS
 
 
 class PlainLoops:
@@ -17,8 +18,6 @@ class PlainLoops:
 
     def __init__(self, count: int, net: ModelConfig, minibatch_size: int, rule: str) -> None:
         """Start the processes with the malloc settings that our replicas have."""
-        from tasks.cluster import SETTINGS
-
         prefix = "distributed.nanny.pre-spawn-environ."
         malloc = {
             name.removeprefix(prefix): str(value)
@@ -42,7 +41,7 @@ class PlainLoops:
         """Images per second of all loops together over `seconds`."""
         for pipe in self._pipes:
             pipe.send(seconds)
-        return sum(pipe.recv() for pipe in self._pipes)
+        return float(sum(pipe.recv() for pipe in self._pipes))
 
 
 def _serve(pipe: Connection, net: ModelConfig, minibatch_size: int, rule: str) -> None:

@@ -13,7 +13,8 @@ import shutil
 import socket
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,10 @@ from engine.config import AdagradConfig
 from engine.endpoint import Place, ShardEndpoint
 from engine.frames import as_bytes
 from engine.ledger import Progress
-from engine.link import Applied, Directory, RemoteServer, ShardAddress, ShardLink
+from engine.link import Directory, RemoteServer, ShardAddress, ShardLink
 from engine.rules import make_rule
 from engine.segment import Segment
-from engine.shard import ParameterShard, Push
+from engine.shard import Applied, ParameterShard, Push
 from engine.state import ShardState
 
 SIZE = 1 << 24
@@ -48,8 +49,7 @@ def main() -> None:
         with (
             _Ours(folder) as ours,
             _RawSocket() as raw,
-            LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
-            Client(cluster, direct_to_workers=True) as client,
+            _dask() as client,
         ):
             actor = client.submit(_Store, SIZE, actor=True).result()
             state("link", _measure(ours, raw, actor))
@@ -58,9 +58,7 @@ def main() -> None:
 
 
 def _measure(ours: "_Ours", raw: "_RawSocket", actor: Any) -> list[Figure]:
-    pings = _alternate(
-        NUM_PINGS, ours.ping, raw.ping, lambda: actor.touch().result()
-    )
+    pings = _alternate(NUM_PINGS, ours.ping, raw.ping, lambda: actor.touch().result())
     target, source = torch.empty(SIZE), torch.ones(SIZE)
     fetches = _alternate(
         NUM_ROUNDS,
@@ -71,9 +69,7 @@ def _measure(ours: "_Ours", raw: "_RawSocket", actor: Any) -> list[Figure]:
     )
     local = _LocalAdagrad()
     gradient = source.numpy()
-    pushes = _alternate(
-        NUM_ROUNDS, ours.push, local.push, lambda: actor.push(gradient).result()
-    )
+    pushes = _alternate(NUM_ROUNDS, ours.push, local.push, lambda: actor.push(gradient).result())
     figures = [
         _faster("round_trip", pings[0], pings[1], "raw socket", 0.5),
         _faster("round_trip_actor", pings[0], pings[2], "Dask Actor", 10.0),
@@ -224,6 +220,18 @@ class _LocalAdagrad:
         assert self._values.grad is not None
         self._values.grad.copy_(self._gradient)
         self._optimiser.step()
+
+
+@contextmanager
+def _dask() -> Iterator[Client]:
+    """A client of one worker; both have constructors without annotations."""
+    make_cluster: Any = LocalCluster
+    make_client: Any = Client
+    with (
+        make_cluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        make_client(cluster, direct_to_workers=True) as client,
+    ):
+        yield client
 
 
 class _Store:

@@ -30,10 +30,10 @@ def test_the_demo_has_the_recipe_of_its_header():
         "A",
         0.25,
     )
-    assert algorithm.rule == MomentumConfig(learning_rate=0.02, momentum=0.9, weight_decay=5e-4)
+    assert algorithm.rule == MomentumConfig(learning_rate=0.02, momentum=0.8, weight_decay=5e-4)
     assert (algorithm.schedule.drop_at, algorithm.schedule.drop_by) == ((0.6, 0.85), (5.0, 4.0))
-    assert (algorithm.minibatch_size, algorithm.num_epochs) == (64, 12)
-    assert (images.side_min, images.side_max, images.colour_shift_std) == (32, 36, 0.0)
+    assert (algorithm.minibatch_size, algorithm.num_epochs) == (64, 16)
+    assert (images.side_min, images.side_max, images.colour_shift_std) == (32, 33, 0.0)
     assert run_folder(config) == Path("outputs/demo")
 
 

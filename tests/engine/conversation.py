@@ -124,7 +124,7 @@ class Conversation:
         self.say(shard, "fenced", replica=replica, incarnation=incarnation, progress=progress)
 
     def snapshotted(self, shard: int, id: int, *progress: tuple[int, int, int, int]) -> None:
-        """A shard has written its part, which holds `progress` (replica, incarnation, lease, upto)."""
+        """A shard has written its part; `progress` as (replica, incarnation, lease, upto)."""
         self.say(shard, "snapshotted", id=id, version=9, digests={}, progress=progress)
 
     def sent(self, peer: int, op: str | None = None) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 import dis
 import sys
 from collections.abc import Callable
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any
 
 from engine import rules, shard, state

@@ -10,6 +10,7 @@ from engine.ledger import Holder, Lease, Ledger, Progress, Range
 UNIT_SIZES = (7, 1, 12, 5)
 NUM_EPOCHS = 2
 NUM_SHARDS = 2
+NOTHING = Progress(0, 0)
 #: (epoch, unit, index)
 Sample = tuple[int, int, int]
 EVERY_SAMPLE = {
@@ -33,9 +34,9 @@ class Life:
     leases: list[Lease] = field(default_factory=list)
     upto: int = 0  # of leases[0]
     pushed: Range | None = None
-    progress: Progress = Progress(0, 0)
+    progress: Progress = NOTHING
     missing: list[int] = field(default_factory=list)  # shards that have yet to apply `pushed`
-    acknowledged: Progress = Progress(0, 0)
+    acknowledged: Progress = NOTHING
 
 
 @dataclass
@@ -112,15 +113,16 @@ class LedgerWorld:
     def kill(self, index: int) -> None:
         """Fence a replica wherever it is in its work, and let its next life begin."""
         holder = self.lives[index].holder
-        reached = max((s.progress[holder] for s in self.shards if holder in s.progress), default=None)
+        applied = [shard.progress[holder] for shard in self.shards if holder in shard.progress]
+        reached = max(applied, default=None)
         self.ledger.settle(holder, reached)
         self.kills += 1
         self.lives[index] = Life((holder[0], holder[1] + 1))
 
     def snapshot(self) -> tuple[tuple[Range, ...], set[Sample]]:
-        """Each shard's copy at a moment of its own: what the ledger says it holds, and what does."""
+        """Copies by each shard, at moments of their own: what the ledger says, and what is held."""
         mark = self.ledger.mark()
-        furthest: dict[Holder, Progress] = defaultdict(lambda: Progress(0, 0))
+        furthest: dict[Holder, Progress] = defaultdict(lambda: NOTHING)
         held: set[Sample] = set()
         for shard in self.shards:
             self.some_steps()

@@ -1,9 +1,6 @@
-"""The coordinator's decisions: who joins, who works on what, who is lost."""
+"""The coordinator's decisions: who joins, who works on what, when it ends."""
 
-import pytest
-
-from engine.config import ClusterConfig, DownpourConfig
-from engine.instructions import RunFailedError
+from engine.config import DownpourConfig
 from tests.engine.conversation import HOUR, Conversation
 
 
@@ -23,9 +20,7 @@ def test_a_replica_is_welcomed_only_when_every_shard_serves():
         ("127.0.0.1", 5000 + first, 1),
         ("127.0.0.1", 5000 + second, 1),
     ]
-    assert talk.rows("replica_joined") == [
-        {"replica": 0, "incarnation": 1, "pid": 1000 + replica}
-    ]
+    assert talk.rows("replica_joined") == [{"replica": 0, "incarnation": 1, "pid": 1000 + replica}]
 
 
 def test_a_replica_is_welcomed_once():
@@ -104,123 +99,6 @@ def test_refused_pushes_become_rows_even_when_nothing_else_happened():
     assert not talk.rows("progress")
 
 
-def test_a_lost_replica_is_fenced_everywhere_and_what_it_had_applied_counts():
-    talk = Conversation()
-    shards, (alice, bob) = talk.all_join()
-    first, second = talk.lease(alice), talk.lease(alice)
-    talk.lose(alice)
-    fence = {"op": "fence", "replica": 0, "incarnation": 1}
-    assert [talk.sent(shard) for shard in shards] == [[fence], [fence]]
-    (row,) = talk.rows("replica_lost")
-    assert row == {
-        "replica": 0,
-        "incarnation": 1,
-        "pid": 1000 + alice,
-        "reason": "connection closed",
-    }
-    talk.fenced(shards[0], 0, 1, (first.id, first.start + 5))
-    assert not talk.rows("replica_settled")
-    assert talk.ledger.num_leased == 20  # nobody else reads them before every shard has answered
-    talk.fenced(shards[1], 0, 1, (second.id, second.start + 5))
-    # A push that reached any shard counts.
-    assert talk.rows("replica_settled") == [
-        {"replica": 0, "incarnation": 1, "samples_returned": 5}
-    ]
-    assert talk.ledger.num_counted == 15
-    assert talk.lease(bob)[1:] == (0, second.unit, second.start + 5, second.stop)
-
-
-def test_a_replica_that_had_applied_nothing_returns_all():
-    talk = Conversation()
-    shards, (alice, _) = talk.all_join()
-    talk.lease(alice)
-    talk.lose(alice)
-    for shard in shards:
-        talk.fenced(shard, 0, 1, None)
-    assert talk.rows("replica_settled")[0]["samples_returned"] == 10
-    assert talk.ledger.num_leased == 0
-
-
-def test_the_reports_of_a_lost_replica_no_longer_count():
-    talk = Conversation()
-    _, (alice, _) = talk.all_join()
-    lease = talk.lease(alice)
-    talk.lose(alice)
-    assert talk.progress(alice, lease, 10) == []
-    assert talk.say(alice, "lease") == []
-    assert talk.ledger.num_counted == 0
-
-
-def test_a_fence_waits_for_a_shard_that_is_not_there():
-    talk = Conversation()
-    shards, (alice, _) = talk.all_join()
-    lease = talk.lease(alice)
-    talk.lose(shards[1])
-    talk.lose(alice)
-    talk.fenced(shards[0], 0, 1, None)
-    assert not talk.rows("replica_settled")
-    successor = talk.shard(1)
-    assert talk.sent(successor, "fence") == [{"op": "fence", "replica": 0, "incarnation": 1}]
-    talk.fenced(successor, 0, 1, (lease.id, 5))
-    assert talk.rows("replica_settled")[0]["samples_returned"] == 5
-
-
-def test_a_shard_that_dies_before_it_answers_is_asked_again():
-    talk = Conversation()
-    shards, (alice, _) = talk.all_join()
-    talk.lease(alice)
-    talk.lose(alice)
-    talk.fenced(shards[0], 0, 1, None)
-    talk.lose(shards[1])
-    assert talk.sent(talk.shard(1), "fence")
-
-
-def test_a_replica_in_a_hurry_replaces_its_own_old_life():
-    talk = Conversation()
-    shards, (alice, _) = talk.all_join()
-    talk.lease(alice)
-    again = talk.hello("replica", 0)
-    assert talk.rows("replica_lost")[0]["reason"] == "a successor connected"
-    assert talk.sent(shards[0], "fence")[0]["incarnation"] == 1
-    assert talk.sent(again, "welcome")[0]["incarnation"] == 2
-    assert talk.lose(alice) == []  # its old connection ends too: not a loss of the new one
-
-
-@pytest.mark.parametrize("role", ["replica", "shard"])
-def test_a_silent_process_is_ended_once_the_timeout_has_passed(role):
-    talk = Conversation()
-    shards, replicas = talk.all_join()
-    everybody = shards + replicas
-    victim = (shards if role == "shard" else replicas)[1]
-    others = [peer for peer in everybody if peer != victim]
-    talk.tick_with_heartbeats(6.0, everybody)
-    talk.tick_with_heartbeats(10.0, others)
-    assert talk.drops() == []
-    talk.tick_with_heartbeats(0.1, others)
-    (drop,) = talk.drops()
-    assert (drop.peer, drop.pid, drop.worker) == (victim, 1000 + victim, f"tcp://{victim}")
-    assert talk.rows(f"{role}_lost")[0]["reason"] == "silent for 10 s"
-    talk.tick_with_heartbeats(20.0, others)
-    assert talk.drops() == []
-
-
-def test_replicas_are_not_given_leases_while_a_shard_is_missing_but_may_go_on():
-    talk = Conversation()
-    shards, (alice, _) = talk.all_join()
-    talk.lose(shards[0])
-    assert talk.rows("shard_lost")[0] == {
-        "shard": 0,
-        "epoch": 1,
-        "pid": 1000 + shards[0],
-        "reason": "connection closed",
-    }
-    assert talk.lease(alice)
-    late = talk.hello("replica", 1)
-    assert not talk.sent(late, "welcome")
-    talk.shard(0)
-    assert talk.sent(late, "welcome")
-
-
 def test_a_warm_start_lets_one_replica_work_alone_until_its_steps_are_done():
     config = DownpourConfig(minibatch_size=5, num_epochs=1, warm_start_steps=3)
     talk = Conversation(config)
@@ -246,32 +124,6 @@ def test_when_the_replica_of_the_warm_start_dies_another_one_takes_its_place():
     assert talk.lease(again) is None
 
 
-@pytest.mark.parametrize("role", ["replica", "shard"])
-def test_a_role_that_is_lost_too_often_ends_the_run_with_its_last_reason(role):
-    talk = Conversation(cluster=ClusterConfig(max_restarts=2))
-    shards, replicas = talk.all_join()
-    peer = (shards if role == "shard" else replicas)[1]
-    for _ in range(2):
-        talk.lose(peer)
-        peer = talk.shard(1) if role == "shard" else talk.hello("replica", 1)
-    with pytest.raises(RunFailedError, match=rf"{role} 1 was lost 3 times, .*=2; .*: exit code 9"):
-        talk.lose(peer, "exit code 9")
-
-
-def test_a_replica_that_leaves_when_all_is_done_is_not_lost():
-    talk = Conversation()
-    _, (alice, bob) = talk.all_join()
-    talk.work_off(alice)
-    for peer in (alice, bob):
-        assert talk.lose(peer) == []
-
-
-def test_a_process_that_leaves_before_its_welcome_costs_no_restart():
-    talk = Conversation(cluster=ClusterConfig(max_restarts=0))
-    for _ in range(5):
-        assert talk.lose(talk.hello("replica", 0)) == []
-
-
 def test_the_run_ends_with_the_final_validation_and_tells_everybody():
     talk = Conversation()
     shards, replicas = talk.all_join()
@@ -291,23 +143,3 @@ def test_the_run_ends_with_the_final_validation_and_tells_everybody():
     assert talk.finished
     assert all(talk.sent(peer) == [{"op": "stop"}] for peer in shards + replicas)
     assert talk.tick_with_heartbeats(HOUR, shards + replicas) == []
-
-
-def test_after_the_end_a_lost_shard_is_no_failure():
-    talk = Conversation(cluster=ClusterConfig(max_restarts=0))
-    shards, replicas = talk.all_join()
-    talk.work_off(replicas[0])
-    talk.coordinator.measured(final=True)
-    assert talk.lose(shards[0]) == []
-
-
-def test_what_a_lost_replica_had_reported_counts_even_if_the_shards_know_nothing_of_it():
-    talk = Conversation()
-    shards, (alice, _) = talk.all_join()
-    lease = talk.lease(alice)
-    talk.progress(alice, lease, 5)  # every push of it was refused: its samples are used up
-    talk.lose(alice)
-    for shard in shards:
-        talk.fenced(shard, 0, 1, None)
-    assert talk.rows("replica_settled")[0]["samples_returned"] == 5
-    assert talk.ledger.num_counted == 5

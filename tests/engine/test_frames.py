@@ -92,7 +92,12 @@ def test_a_frame_that_arrives_byte_by_byte_is_whole(pair):
     near, far = pair
     data = frame(b'{"op":"slow"}', b"abc")
     into = memoryview(bytearray(3))
-    thread = threading.Thread(target=lambda: [far.sendall(data[i : i + 1]) for i in range(len(data))])
+
+    def dribble() -> None:
+        for i in range(len(data)):
+            far.sendall(data[i : i + 1])
+
+    thread = threading.Thread(target=dribble)
     thread.start()
     assert receive(near, into) == {"op": "slow"}
     thread.join()
@@ -159,8 +164,7 @@ def test_no_bytes_whatever_lead_to_anything_but_a_connection_error(data, start):
         far.sendall(start + data)
         far.shutdown(socket.SHUT_WR)
         with pytest.raises(ConnectionError):
-            while True:
-                receive(near)
+            list(iter(lambda: receive(near), None))  # until nothing is left
 
 
 def test_a_message_too_long_to_be_received_is_not_sent(pair):

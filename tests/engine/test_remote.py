@@ -135,7 +135,7 @@ def test_a_replica_that_waits_for_a_dead_shard_can_be_stopped(link):
 def test_a_replica_with_another_number_of_parameters_is_refused(link):
     hello = link.hello | {"size": SIZE + 1}
     stranger = RemoteServer(link.directory, link.segment, hello, link.slices)
-    with pytest.raises(ValueError, match="shard 0 refused: replica has 101 parameters, .* 100"):
+    with pytest.raises(ValueError, match=r"shard 0 refused: replica has 101 parameters, .* 100"):
         stranger.fetch(0)
     assert [shard.version for shard in link.shards] == [0, 0]
 

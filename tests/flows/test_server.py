@@ -1,0 +1,122 @@
+"""What `make server` brings up: a real server, pool, deployments and worker."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from flows.server import ServerError, require_free
+
+pytestmark = pytest.mark.flow
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def ask(port: int, path: str, content: Any) -> Any:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/api{path}",
+        data=json.dumps(content).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+class Running:
+    """The program `flows.server`, up and ready."""
+
+    def __init__(self, home: Path, port: int) -> None:
+        self.port = port
+        self.log = home / "log.txt"
+        environment = {**os.environ, "PREFECT_HOME": str(home)}
+        environment.pop("PREFECT_API_URL", None)
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "flows.server", "--port", str(port)],
+                cwd=ROOT,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        deadline = time.monotonic() + 150
+        while "Ctrl-C stops" not in self.log.read_text():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.2)
+
+    def stop(self) -> list[psutil.Process]:
+        """Stop it as a service manager would; return what it had started."""
+        started = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(60)
+        return started
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    server = Running(tmp_path_factory.mktemp("prefect"), free_port())
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.stop()
+
+
+def test_the_deployments_have_their_schedules_and_limits(running: Running) -> None:
+    deployments = {d["name"]: d for d in ask(running.port, "/deployments/filter", {})}
+    crons = {
+        name: [schedule["schedule"]["cron"] for schedule in deployment["schedules"]]
+        for name, deployment in deployments.items()
+    }
+    assert crons == {"nightly": ["0 3 * * *"], "weekly": ["0 5 * * 0"], "on-demand": []}
+    for deployment in deployments.values():
+        assert deployment["work_pool_name"] == "local"
+        assert deployment["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+        assert set(deployment["parameters"]) == {"config_name", "overrides"}
+
+
+def test_a_run_of_a_deployment_reaches_the_checkout(running: Running) -> None:
+    """The run's one error is ours: so its process found conf/, and the module it runs."""
+    (deployment,) = (
+        d for d in ask(running.port, "/deployments/filter", {}) if d["name"] == "on-demand"
+    )
+    parameters = {"config_name": "config", "overrides": ["algorithm.n_pusch=4"]}
+    run = ask(
+        running.port, f"/deployments/{deployment['id']}/create_flow_run", {"parameters": parameters}
+    )
+    deadline = time.monotonic() + 120
+    state = run["state"]
+    while state["type"] not in ("COMPLETED", "FAILED", "CRASHED") and time.monotonic() < deadline:
+        time.sleep(0.5)
+        (run,) = ask(
+            running.port, "/flow_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}}
+        )
+        state = run["state"]
+    assert "did you mean 'algorithm.n_push'" in state["message"]
+
+
+def test_a_port_in_use_is_named_with_another_to_choose(running: Running) -> None:
+    with pytest.raises(ServerError, match=rf"port {running.port} .* --port {running.port + 1}"):
+        require_free(running.port)
+
+
+def test_stopping_it_stops_all_that_it_started(running: Running) -> None:
+    started = running.stop()
+    assert len(started) >= 2
+    assert running.process.returncode == 0
+    assert psutil.wait_procs(started, timeout=10)[1] == []
