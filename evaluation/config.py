@@ -31,7 +31,7 @@ class TransferConfig:
     datasets: tuple[str, ...] = ("digits", "animal-mnist")  # names of built-in data sets
     sides: tuple[int, ...] = (256, 384, 512)
     aggregation: Literal["average", "stack"] = "stack"
-    svm_costs: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0)  # C; chosen on a validation part
+    svm_costs: tuple[float, ...] = (1.0, 10.0, 100.0)  # C; chosen on a validation part
     validation_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)
     seed: int = Field(default=0, ge=0)
     batch_size: int = Field(default=64, ge=1)  # as in evaluation

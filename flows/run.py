@@ -19,6 +19,8 @@ from tasks.training import WEIGHTS, is_trained
 
 #: Characters of a flow run's name.
 NAME_WIDTH = 72
+#: Overrides that would crowd out in it what makes the run.
+UNTOLD = ("paths.staged", "paths.outputs", "paths.archives")
 
 
 class NotTrainedError(ValueError):
@@ -103,5 +105,6 @@ def dated_if_scheduled(config_name: str, overrides: Sequence[str]) -> list[str]:
 def run_name() -> str:
     """Name of a flow run in the UI: the flow and what was asked of it, as far as there is room."""
     asked = flow_run.parameters
-    words = [flow_run.flow_name, *(asked.get("overrides") or [asked["config_name"]])]
+    told = [text for text in asked.get("overrides") or () if not text.startswith(UNTOLD)]
+    words = [flow_run.flow_name, *(told or [asked["config_name"]])]
     return textwrap.shorten(" ".join(words), NAME_WIDTH, placeholder=" ...")

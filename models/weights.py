@@ -62,8 +62,7 @@ def save_weights(path: Path, state: Mapping[str, Tensor], description: Descripti
     sealed = json.dumps({"header": header, "sha256": _json_digest(header)}, sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata={HEADER_KEY: sealed})
-    _sync(partial)
+    _save_readable(tensors, partial, sealed)
     os.replace(partial, path)
     _sync(path.parent)
 
@@ -148,6 +147,14 @@ def _own_cpu_copy(tensor: Tensor) -> Tensor:
     # A copy, because safetensors refuses tensors that share memory, as views of a flat parameter
     # vector do.
     return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+
+
+def _save_readable(tensors: dict[str, Tensor], path: Path, sealed: str) -> None:
+    path.touch()
+    mode = path.stat().st_mode  # what the umask grants; safetensors would leave 0600
+    save_file(tensors, path, metadata={HEADER_KEY: sealed})
+    path.chmod(mode)
+    _sync(path)
 
 
 def _record(tensor: Tensor) -> _TensorRecord:

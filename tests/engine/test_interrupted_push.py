@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.config import RuleConfig
 from engine.rules import UpdateRule, make_rule
 from engine.shard import ParameterShard
 from engine.state import Location, ShardState
@@ -16,7 +17,7 @@ from tests.engine.problems import RULES, rule_name
 from tests.engine.shards import RULE, Contents, new_state, push, vector
 
 BLOCK = 8
-SIZE = 21  # two whole blocks and a part
+SIZES = [5, 8, 21]  # part of a block, one block, two blocks and a part
 PLACE = Location("/memory/replica", 4096)
 
 
@@ -48,19 +49,19 @@ class TornUndo(ShardState):
 class Memory:
     """The memory of one shard, which outlives the processes that own it."""
 
-    def __init__(self, config=RULE) -> None:
-        self.config = config
+    def __init__(self, config: RuleConfig = RULE, size: int = 21) -> None:
+        self.config, self.size = config, size
         num_slots = len(make_rule(config).slots)
-        self._buffer = bytearray(ShardState.num_bytes(SIZE, num_slots, torch.float32))
-        new_state(SIZE, config, self._buffer)
+        self._buffer = bytearray(ShardState.num_bytes(size, num_slots, torch.float32))
+        new_state(size, config, self._buffer)
         self._epochs = itertools.count(1)
         owner = self.taken_over()
         for sequence in (1, 2):
-            owner.push(push(sequence), vector(SIZE, sequence))
+            owner.push(push(sequence), vector(size, sequence))
 
     def state(self, blocks_until_torn: int = 0) -> ShardState:
         num_slots = len(make_rule(self.config).slots)
-        arguments = (self._buffer, SIZE, num_slots, torch.float32)
+        arguments = (self._buffer, self.size, num_slots, torch.float32)
         if blocks_until_torn:
             return TornUndo(*arguments, blocks=blocks_until_torn)
         return ShardState(*arguments)
@@ -72,18 +73,23 @@ class Memory:
         return ParameterShard(state, rule, next(self._epochs))
 
 
-def grad_of_push_3(location: Location) -> Tensor:
-    assert location == PLACE
-    return vector(SIZE, 3)
-
-
 def send_push_3(shard: ParameterShard) -> bool:
     """True if the shard had it already."""
-    return shard.push(push(3), vector(SIZE, 3), PLACE).duplicate
+    return shard.push(push(3), vector(shard.num_values, 3), PLACE).duplicate
 
 
-def uninterrupted(config=RULE) -> Contents:
-    shard = Memory(config).taken_over()
+def finish_push_3(shard: ParameterShard) -> bool:
+    """True if the shard's last owner had begun it."""
+
+    def grad_at(location: Location) -> Tensor:
+        assert location == PLACE
+        return vector(shard.num_values, 3)
+
+    return shard.finish_interrupted(grad_at)
+
+
+def uninterrupted(config: RuleConfig = RULE, size: int = 21) -> Contents:
+    shard = Memory(config, size).taken_over()
     send_push_3(shard)
     return Contents.of(shard)
 
@@ -91,42 +97,41 @@ def uninterrupted(config=RULE) -> Contents:
 def finish(memory: Memory) -> tuple[Contents, bool, bool]:
     """What a successor makes of it: contents after the client's retry, found begun, found done."""
     shard = memory.taken_over()
-    begun = shard.finish_interrupted(grad_of_push_3)
+    begun = finish_push_3(shard)
     done = send_push_3(shard)
     assert send_push_3(shard), "the shard must know the push by now"
     return Contents.of(shard), begun, done
 
 
 @pytest.mark.parametrize("config", RULES, ids=rule_name)
-def test_a_push_killed_at_any_instruction_is_applied_exactly_once(config):
-    expected, found = uninterrupted(config), set()
+@pytest.mark.parametrize("size", SIZES)
+def test_a_push_killed_at_any_instruction_is_applied_exactly_once(config, size):
+    expected, found = uninterrupted(config, size), set()
     for point in itertools.count():
-        memory = Memory(config)
+        memory = Memory(config, size)
         owner = memory.taken_over()
         if not dies_at(point, lambda owner=owner: send_push_3(owner)):
             break
         contents, begun, done = finish(memory)
         assert contents == expected, f"killed at point {point}"
-        assert done or not begun
         found.add((begun, done))
-    assert point > 100
+    assert point > 50
     assert found == {(False, False), (True, True), (False, True)}  # before, within, after
 
 
-def test_successors_that_are_killed_while_they_finish_leave_the_same_bits():
-    expected, heirs_killed = uninterrupted(), 0
-    for seed in range(1000):
+@pytest.mark.parametrize("size", SIZES)
+def test_successors_that_are_killed_while_they_finish_leave_the_same_bits(size):
+    expected, heirs_killed = uninterrupted(size=size), 0
+    for seed in range(400):
         rng = random.Random(seed)
-        memory = Memory()
+        memory = Memory(size=size)
         owner = memory.taken_over()
-        dies_at(rng.randrange(200), lambda owner=owner: send_push_3(owner))
+        dies_at(rng.randrange(150), lambda owner=owner: send_push_3(owner))
         for _ in range(rng.randrange(1, 4)):
             heir = memory.taken_over()
-            heirs_killed += dies_at(
-                rng.randrange(100), lambda heir=heir: heir.finish_interrupted(grad_of_push_3)
-            )
+            heirs_killed += dies_at(rng.randrange(60), lambda heir=heir: finish_push_3(heir))
         assert finish(memory)[0] == expected, f"seed {seed}"
-    assert heirs_killed > 300
+    assert heirs_killed > 50
 
 
 class Torn:

@@ -1,5 +1,6 @@
 """Memory files: private, found again by a successor, removed when their owner is dead."""
 
+import errno
 import os
 import stat
 import subprocess
@@ -56,11 +57,24 @@ def test_a_file_of_another_size_is_refused(root):
         memory.open_existing(root / "file", 99)
 
 
+def test_the_memory_of_a_file_is_reserved_at_once(root):
+    """Or a memory file system that is too small would end the process later, by SIGBUS."""
+    memory.create(root / "file", 10_000_000)
+    assert (root / "file").stat().st_blocks * 512 >= 10_000_000
+
+
+def test_too_little_memory_is_an_error_that_names_file_and_size(root):
+    with pytest.raises(OSError, match=rf"{2**60} bytes.*file") as caught:
+        memory.create(root / "file", 2**60)
+    assert caught.value.errno in {errno.ENOSPC, errno.EFBIG}
+    assert list(root.iterdir()) == []
+
+
 def test_a_file_is_never_seen_before_it_has_its_size(root, monkeypatch):
-    def killed(descriptor: int, length: int) -> None:
+    def killed(*arguments: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(os, "ftruncate", killed)
+    monkeypatch.setattr(os, "posix_fallocate", killed)
     with pytest.raises(KeyboardInterrupt):
         memory.create(root / "file", 100)
     monkeypatch.undo()

@@ -158,7 +158,8 @@ def test_computing_goes_on_while_a_push_is_on_its_way():
     deadline = time.monotonic() + 5
     while run.total("steps") < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert begun == [1]  # the first push has not come back, and the second step is done
+    assert begun == [1]
+    assert run.total("steps") == 2  # and the first push has not come back
     free.set()
     worker.join()
     assert run.server.shard.version == NUM_MINIBATCHES
@@ -192,6 +193,14 @@ def test_samples_are_reported_only_once_their_push_was_answered():
     assert run.acknowledged[0] == Progress(0, 0)
     assert run.acknowledged[1] == Progress(1, 8)
     assert run.acknowledged == sorted(run.acknowledged)
+
+
+def test_the_last_push_is_answered_before_the_work_ends():
+    settings = config()
+    run = Run(settings, LocalServer(settings, push_takes_s=0.02))
+    first = next(run.minibatches())
+    run.replica.run(iter([first]))
+    assert run.acknowledged[-1] == Progress(1, 8)
 
 
 def test_the_loss_is_the_mean_over_samples():

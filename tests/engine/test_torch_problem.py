@@ -1,5 +1,7 @@
 """A torch module as a problem of flat vectors."""
 
+import weakref
+
 import torch
 from torch import nn
 
@@ -87,6 +89,15 @@ def test_many_vectors_are_not_mixed_up():
         for i in range(50)  # far more than it remembers views of
     }
     assert len(losses) == 50
+
+
+def test_vectors_that_were_measured_are_not_kept():
+    problem = classifier()
+    arrays = [problem.initial().numpy() for _ in range(5)]
+    alive = [weakref.ref(array) for array in arrays]
+    while arrays:
+        problem.validate(torch.from_numpy(arrays.pop()))
+    assert sum(ref() is not None for ref in alive) == 1  # the module computes on the last one
 
 
 def test_a_lease_gives_its_samples_in_minibatches():

@@ -147,6 +147,20 @@ def test_a_checkpoint_that_cannot_be_written_is_reported_and_training_goes_on(tm
     assert final.num_counted == LONG * NUM_SAMPLES
 
 
+def test_a_checkpoint_that_cannot_be_committed_is_reported_and_training_goes_on(tmp_path):
+    def stand_in_the_way(row) -> None:
+        (tmp_path / "checkpoints" / "000001" / "not empty").mkdir(parents=True)
+
+    heard = Meddler(When("start", 1, stand_in_the_way))
+    settings = config(checkpoint_every_s=0.1, validate_every_epochs=5)
+    with threaded_run(tmp_path, settings, heard) as run:
+        run.start_all()
+        final = run.drive()
+    assert "000001" in heard.of("checkpoint_failed")[0]["reason"]
+    assert len(heard.of("checkpoint_failed")) == 1
+    assert final.num_counted == LONG * NUM_SAMPLES
+
+
 def test_a_run_in_two_parts_has_the_bits_of_the_whole_one(tmp_path):
     """One replica; the first part ends with an epoch, so both parts order samples alike."""
 

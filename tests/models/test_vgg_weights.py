@@ -39,6 +39,13 @@ def test_a_loaded_network_can_be_trained_on(saved):
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
+def test_provenance_comes_back_and_is_free_to_differ(tmp_path):
+    described = describe(CONFIG, 3, NAMES, MEAN, {"num_steps": 12})
+    save_weights(tmp_path / "w", build_vgg(CONFIG, 3).state_dict(), described)
+    _, description = load_vgg(tmp_path / "w", {"model": described["model"]})
+    assert description.provenance == {"num_steps": 12}
+
+
 def test_what_only_training_reads_may_differ(saved):
     other = replace(CONFIG, seed=9, dropout=0.1, initialisation="he", init_std=1.0)
     load_vgg(saved, describe(other, 3, NAMES, MEAN))

@@ -124,6 +124,12 @@ def test_other_safetensors_and_pickles_are_refused(tmp_path):
         load_weights(path)
 
 
+def test_others_may_read_the_file_as_the_umask_grants(saved, tmp_path):
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert saved.stat().st_mode == plain.stat().st_mode
+
+
 def test_an_absent_file_is_called_absent(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such weight file"):
         load_weights(tmp_path / "nothing")
