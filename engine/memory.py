@@ -63,12 +63,21 @@ def create(path: Path, num_bytes: int) -> mmap.mmap:
     unnamed = path.with_name(f"{path.name}.new")
     descriptor = os.open(unnamed, os.O_CREAT | os.O_TRUNC | os.O_RDWR, 0o600)
     try:
-        os.ftruncate(descriptor, num_bytes)
+        _reserve(descriptor, num_bytes, path)
         os.link(unnamed, path)
         return mmap.mmap(descriptor, num_bytes)
     finally:
         unnamed.unlink()
         os.close(descriptor)
+
+
+def _reserve(descriptor: int, num_bytes: int, path: Path) -> None:
+    """Take every page now: where there are too few, writing to one later would be a SIGBUS."""
+    try:
+        os.posix_fallocate(descriptor, 0, num_bytes)
+    except OSError as error:
+        message = f"{num_bytes} bytes of shared memory cannot be had: {error.strerror}"
+        raise OSError(error.errno, message, str(path)) from error
 
 
 def open_existing(path: Path, num_bytes: int) -> mmap.mmap:

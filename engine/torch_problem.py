@@ -52,7 +52,7 @@ class TorchProblem:
         return self._initial.clone()
 
     def gradient_(self, parameters: Tensor, payload: Any, grad: Tensor) -> float:
-        self._load(parameters)
+        self._load(self._views(parameters))
         self._module.train()
         for parameter in self._named.values():
             parameter.grad = None
@@ -66,13 +66,13 @@ class TorchProblem:
         return float(loss.detach())
 
     def validate(self, parameters: Tensor) -> dict[str, float]:
-        self._load(parameters)
+        self._load(self.layout.views(parameters))
         self._module.eval()
         with torch.inference_mode():
             return dict(self._measure(self._module))
 
-    def _load(self, parameters: Tensor) -> None:
-        for name, view in self._views(parameters).items():
+    def _load(self, views: Mapping[str, Tensor]) -> None:
+        for name, view in views.items():
             own = self._named[name]
             if own.device == view.device:
                 own.data = view  # no copy: the module computes on the fetched vector itself

@@ -17,7 +17,7 @@ from engine.config import ClusterConfig, DownpourConfig
 from engine.coordinator import Coordinator
 from engine.coordinator_server import CoordinatorServer, Heard
 from engine.events import EventLog
-from engine.instructions import Commit, Drop, Finish, Instruction, Record, Send
+from engine.instructions import Commit, Drop, Finish, Instruction, Record, RunFailedError, Send
 from engine.ledger import Ledger
 from engine.problem import Problem
 from engine.run_spec import RunSpec, segment_name
@@ -143,7 +143,23 @@ class Training:
         (self._run.memory / name).unlink(missing_ok=True)
 
     def _commit(self, commit: Commit) -> None:
-        written = checkpoint.commit(
+        try:
+            written = self._write(commit)
+        except OSError as error:
+            if commit.final:
+                raise RunFailedError(f"cannot write the final checkpoint: {error}") from error
+            self._events.record("commit_failed", reason=str(error))
+            self._carry_out(self._coordinator.measured(False))  # there is nothing to measure
+            return
+        self._events.record("checkpoint", samples=commit.num_counted, path=str(written.folder))
+        if commit.validate:
+            parameters = written.read_parameters()
+            self._measurement = (self._measurer.submit(self._measure, parameters), commit)
+        if commit.final:
+            self._final = written
+
+    def _write(self, commit: Commit) -> Checkpoint:
+        return checkpoint.commit(
             self._run.checkpoints,
             commit.id,
             identity=self._identity,
@@ -154,12 +170,6 @@ class Training:
             final=commit.final,
             keep=self._config.keep_checkpoints,
         )
-        self._events.record("checkpoint", samples=commit.num_counted, path=str(written.folder))
-        if commit.validate:
-            parameters = written.read_parameters()
-            self._measurement = (self._measurer.submit(self._measure, parameters), commit)
-        if commit.final:
-            self._final = written
 
     def _measure(self, parameters: torch.Tensor) -> dict[str, float]:
         torch.set_num_threads(1)  # the cores belong to the replicas

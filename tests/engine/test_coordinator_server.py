@@ -55,6 +55,7 @@ def test_a_dropped_role_notices_at_once(server):
 @pytest.mark.parametrize("token", ["", "wrong", None, 7, "\N{SNOWMAN}", "\ud800", []])
 def test_the_coordinator_does_not_hear_a_stranger(server, token):
     with connect(server.address, 5.0) as sock:
+        sock.settimeout(5.0)
         send(sock, {"op": "hello", "token": token, "role": "replica", "index": 0})
         with pytest.raises(PeerGoneError):
             receive(sock)

@@ -24,6 +24,7 @@ def link(tmp_path) -> Iterator[Serving]:
 def sock(link) -> Iterator[socket.socket]:
     """A fresh connection to the shard."""
     with connect(link.endpoints[0].address, 5.0) as sock:
+        sock.settimeout(5.0)
         yield sock
 
 
@@ -87,7 +88,6 @@ def test_a_closed_endpoint_hangs_up_and_accepts_nobody(link, sock):
     receive(sock)
     address = link.endpoints[0].address
     link.endpoints[0].close()
-    sock.settimeout(5.0)
     with pytest.raises(PeerGoneError):
         receive(sock)
     with pytest.raises(OSError, match=r"refused|reset"):
