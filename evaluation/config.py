@@ -5,6 +5,8 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from models.config import FeatureLayer
+
 STRICT = ConfigDict(extra="forbid")
 
 
@@ -26,10 +28,12 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TransferConfig:
-    """Features of the penultimate layer on other data sets (appendix B)."""
+    """Features of a trained network on other data sets (appendix B)."""
 
     datasets: tuple[str, ...] = ("digits", "animal-mnist")  # names of built-in data sets
     sides: tuple[int, ...] = (256, 384, 512)
+    layer: FeatureLayer = "fc7"  # whose activations are the features
+    grid: int = Field(default=1, ge=1)  # cells a side to average over; 1: all positions, the paper
     aggregation: Literal["average", "stack"] = "stack"
     svm_costs: tuple[float, ...] = (1.0, 10.0, 100.0)  # C; chosen on a validation part
     validation_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)

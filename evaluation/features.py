@@ -10,6 +10,7 @@ from torch import Tensor
 from evaluation.batches import Image, Rgb, rescaled_batches
 from evaluation.inference import at_each_side
 from evaluation.views import centre_crop
+from models.config import FeatureLayer
 from models.vgg import Vgg
 
 MAX_PIXEL_SIDE: Final = 64  # raw pixels at 224 would be 150,528 dimensions
@@ -22,11 +23,14 @@ def deep_features(
     sides: Sequence[int],
     batch_size: int,
     aggregation: Literal["average", "stack"],
+    layer: FeatureLayer = "fc7",
+    grid: int = 1,
 ) -> Tensor:
-    """Describe images by a network's penultimate layer, applied densely at several scales.
+    """Describe images by a layer of a network, applied densely at several scales.
 
-    At each scale FC7's activations after the ReLU are averaged over all positions and over image
-    and mirror; the scales are averaged or stacked. The L2 norm is made 1 once, at the end: the
+    At each scale the layer's activations after the ReLU are averaged over the positions of each
+    cell of a grid, and over image and mirror; the scales are averaged or stacked. The paper takes
+    FC7 and one cell. The L2 norm is made 1 once, at the end: the
     paper leaves its place open, and so scales keep the weight that their activations give them.
 
     Args:
@@ -34,14 +38,15 @@ def deep_features(
         sides: test scales Q, pixels.
 
     Returns:
-        (N, D) on the CPU, D the width of FC7, times the number of scales if stacked.
+        (N, D) on the CPU, D the layer's width, times grid^2, times the number of scales if stacked.
     """
 
     def pooled(batch: Tensor) -> Tensor:
-        maps = [model.penultimate_map(view) for view in (batch, batch.flip(-1))]
-        return (maps[0].mean((2, 3)) + maps[1].mean((2, 3))) / 2
+        maps = [model.feature_map(view, layer) for view in (batch, batch.flip(-1))]
+        cells = [F.adaptive_avg_pool2d(each, grid).flatten(1) for each in maps]
+        return (cells[0] + cells[1]) / 2
 
-    width = model.penultimate_width
+    width = model.feature_width(layer) * grid**2
     features = at_each_side(model, images, mean_rgb, sides, batch_size, pooled, width)
     aggregated = features.mean(0) if aggregation == "average" else torch.cat(list(features), 1)
     return F.normalize(aggregated)

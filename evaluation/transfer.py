@@ -64,7 +64,14 @@ def _describe(
     for images, of_block in blocks(TestReader(folder, split)):
         for prefix, network in networks.items():
             features = deep_features(
-                network, images, mean, config.sides, config.batch_size, config.aggregation
+                network,
+                images,
+                mean,
+                config.sides,
+                config.batch_size,
+                config.aggregation,
+                config.layer,
+                config.grid,
             )
             parts[prefix].append(features)
         parts[PIXELS].append(pixel_features(images, mean, networks[DEEP].input_size))

@@ -7,6 +7,8 @@ from pydantic.dataclasses import dataclass
 
 VggName = Literal["A", "A-LRN", "B", "C", "D", "E"]
 Initialisation = Literal["he", "glorot", "normal", "paper"]
+#: Where features for other data sets are taken: after FC7's ReLU (the paper), or after a pooling.
+FeatureLayer = Literal["fc7", "pool5", "pool4", "pool3"]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

@@ -71,11 +71,11 @@ class Bar:
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._task: TaskID = progress.add_task("training", total=1.0, line="starting")
+        self._task: TaskID = progress.add_task("", total=1.0, line="starting")
 
     def draw(self, status: TrainingStatus) -> None:
         """Move the bar."""
-        self._progress.update(self._task, completed=status.fraction, line=status.line())
+        self._progress.update(self._task, completed=status.fraction, line=status.short_line())
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
@@ -85,7 +85,7 @@ class Bar:
 @contextmanager
 def _bar() -> Iterator[Bar]:
     """A bar, while which the log's records below errors stay off the terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[line]}"))
+    columns = (BarColumn(20), TextColumn("{task.fields[line]}"))
     handlers = logging.getLogger().handlers
     for handler in handlers:
         handler.addFilter(_errors_only)

@@ -67,11 +67,28 @@ class TrainingStatus:
         if self.top1_error is not None:
             parts.append(f"validation accuracy {100 * (1 - self.top1_error):.1f} %")
         if (left := self.remaining_s) is not None:
-            parts.append(f"{left // 60:.0f}:{left % 60:02.0f} left")
+            parts.append(f"{_clock_time(left)} left")
         return ", ".join(parts)
+
+    def short_line(self) -> str:
+        """`line` for a narrow terminal, beside a bar."""
+        parts = [f"{100 * self.fraction:3.0f} %", f"{self.images_per_s:,.0f} images/s"]
+        if self.loss is not None:
+            parts.append(f"loss {self.loss:.3f}")
+        if self.top1_error is not None:
+            parts.append(f"accuracy {100 * (1 - self.top1_error):.1f} %")
+        if (left := self.remaining_s) is not None:
+            parts.append(_clock_time(left))
+        return "  ".join(parts)
 
     def _move(self, time_s: float, samples: int) -> None:
         self.samples = max(self.samples, samples)
         self._seen.append((time_s, self.samples))
         while len(self._seen) > 2 and self._seen[1][0] < time_s - WINDOW_S:
             self._seen.popleft()
+
+
+def _clock_time(seconds: float) -> str:
+    """Minutes and seconds, rounded to the second."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

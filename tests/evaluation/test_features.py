@@ -49,3 +49,23 @@ def test_pixels_are_those_of_the_central_square_with_norm_one():
 
 def test_pixels_of_a_large_network_are_capped():
     assert pixel_features(noise_images(SHAPES), MEAN_RGB, 224).shape == (3, 3 * MAX_PIXEL_SIDE**2)
+
+
+@pytest.mark.parametrize(("layer", "cells"), [("pool3", 4), ("pool4", 2), ("pool5", 1)])
+def test_features_of_a_pooling_are_averaged_cell_by_cell(layer, cells):
+    model, images = tiny_vgg().eval(), noise_images([(32, 32)])
+    got = deep_features(model, images, MEAN_RGB, (32,), 8, "stack", layer, grid=cells)
+    view = as_tensor(images[0], MEAN_RGB)[None]
+    with torch.no_grad():
+        maps = [model.feature_map(v, layer) for v in (view, view.flip(3))]
+    assert maps[0].shape == (1, model.feature_width(layer), cells, cells)
+    whole = ((maps[0] + maps[1]) / 2).flatten()
+    torch.testing.assert_close(got[0], whole / whole.norm(), atol=1e-6, rtol=1e-4)
+
+
+def test_the_last_pooling_is_all_that_the_head_sees():
+    model = tiny_vgg().eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        maps = model.feature_map(images, "pool5")
+        torch.testing.assert_close(model.classifier(maps.flatten(1)), model(images))

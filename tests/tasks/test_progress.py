@@ -70,13 +70,13 @@ def test_many_refused_pushes_of_a_replica_are_one_warning(
 def test_the_bar_shows_share_speed_and_incidents(logger: logging.Logger) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=160)
-    columns = TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[line]}")
+    columns = BarColumn(24), TextColumn("{task.fields[line]}")
     with Progress(*columns, console=console) as drawn:
         progress = TrainingProgress(TrainingStatus(), logger, Bar(drawn), Clock())
         progress.listen(rows.start(total=1000))
         progress.listen(rows.event("replica_lost", 2, replica=0, incarnation=1, reason="killed"))
         progress.listen(rows.progress(10.0, 500))
-    assert "50.0 % of 1,000 samples, 50 images/s" in screen.getvalue()
+    assert "50 %  50 images/s  loss 2.000  0:10" in screen.getvalue()
     assert "Replica 0 (life 1) was lost: killed." in screen.getvalue()
 
 
