@@ -85,7 +85,7 @@ class Bar:
 @contextmanager
 def _bar() -> Iterator[Bar]:
     """A bar, while which the log's records below errors stay off the terminal."""
-    columns = (BarColumn(20), TextColumn("{task.fields[line]}"))
+    columns = (BarColumn(18), TextColumn("{task.fields[line]}"))
     handlers = logging.getLogger().handlers
     for handler in handlers:
         handler.addFilter(_errors_only)

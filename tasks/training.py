@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
@@ -75,6 +76,16 @@ def _divergence_explained() -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """Give torch its threads back: validation beside busy replicas leaves it with one."""
+    num_threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+
+
 def _train(
     problem: ImageProblemFactory,
     algorithm: AlgorithmConfig,
@@ -84,6 +95,6 @@ def _train(
     listen: Listener,
 ) -> TrainingResult:
     if isinstance(algorithm, DownpourConfig):
-        with open_cluster(cluster) as client:
+        with open_cluster(cluster) as client, _threads_kept():
             return train_downpour(client, problem, algorithm, cluster, folder, identity, listen)
     return train_single(problem, algorithm, folder, identity, listen)

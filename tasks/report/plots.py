@@ -75,6 +75,7 @@ def _learning(figure: Figure, history: TrainingHistory) -> None:
         [(p.samples, p.value) for p in smooth(loss)],
         [(p.samples, 1 - p.value) for p in errors],
     )
+    by_samples.locator_params(axis="x", nbins=5)  # six-digit numbers
 
 
 def _learning_axes(axes: Axes, label: str, loss: Curve, smoothed: Curve, accuracy: Curve) -> None:

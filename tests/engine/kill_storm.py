@@ -6,6 +6,7 @@ A client's view is kept in FOLDER/replies: a line for each reply that reached it
 processes, because importing torch for each of them would take longer than they live.
 """
 
+import functools
 import json
 import os
 import random
@@ -28,7 +29,6 @@ from engine.state import BLOCK, Location, ShardState
 SIZE = 12 * BLOCK + 100
 NUM_KILLS = 20
 RULE = MomentumConfig(learning_rate=0.1, momentum=0.9)
-WAVE = torch.linspace(-9.0, 9.0, SIZE).sin()
 
 
 def open_state(folder: Path) -> ShardState:
@@ -42,7 +42,13 @@ def gradient(sequence: int) -> Tensor:
     """The gradient of one push, shape (SIZE,): no two alike, and made in far less time than a push
     takes, so that most kills hit a push.
     """
-    return WAVE * (sequence % 50 - 20.5)
+    return wave() * (sequence % 50 - 20.5)
+
+
+@functools.cache
+def wave() -> Tensor:
+    """Shape (SIZE,)."""
+    return torch.linspace(-9.0, 9.0, SIZE).sin()
 
 
 def replies(folder: Path) -> list[dict[str, int]]:
@@ -68,8 +74,16 @@ def serve(folder: Path, epoch: int, stop_after: int | None) -> None:
         os.write(out, (json.dumps(row) + "\n").encode())
 
 
+def wait_for_replies(folder: Path, count: int) -> None:
+    """Return when the client has `count` replies, or after ten seconds without."""
+    deadline = time.monotonic() + 10
+    while len(replies(folder)) < count and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
 def main(folder: Path, seed: int) -> None:
     """Kill NUM_KILLS owners at random moments of their work; let the last one end by itself."""
+    torch.set_num_threads(1)  # a forked process inherits the pool without its threads
     rng = random.Random(seed)
     memory.create(folder / "gradient", SIZE * 4)
     (folder / "replies").touch()
@@ -80,9 +94,8 @@ def main(folder: Path, seed: int) -> None:
             serve(folder, epoch, stop_after=5 if last_one else None)
             os._exit(0)
         if not last_one:
-            replied = len(replies(folder))
-            while len(replies(folder)) < replied + 2:  # one may be that of a duplicate
-                time.sleep(0.001)
+            # Two more replies: one may be that of a duplicate.
+            wait_for_replies(folder, len(replies(folder)) + 2)
             time.sleep(rng.uniform(0.0, 0.02))
             os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
