@@ -23,7 +23,7 @@ from tasks.cluster import open_cluster
 
 MINIBATCH = 64
 NUM_ROUNDS = 5
-ROUND_S = 12.0
+ROUND_S = 8.0
 CLUSTER = ClusterConfig(num_replicas=2, num_shards=2, threads_per_replica=1)
 
 

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 
+import psutil
 import pytest
 import torch
 
@@ -90,6 +91,15 @@ def test_folders_of_dead_owners_are_removed_and_those_of_living_ones_are_not(roo
         (folder / "shard-00.state").write_bytes(b"x")
     assert sorted(memory.sweep()) == sorted([dead, reused])
     assert [folder.name for folder in root.iterdir()] == [living.name]
+
+
+def test_a_change_of_the_wall_clock_does_not_make_a_living_owner_dead(root, monkeypatch):
+    folder = memory.create_folder("living--")
+    boot_time = psutil.boot_time()
+    # What the kernel says after the clock was set two hours back.
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: boot_time - 7200)
+    assert memory.sweep() == []
+    assert folder.exists()
 
 
 @pytest.mark.parametrize("name", ["verydeep-", "verydeep-notes", "verydeep-a-b-c", "other-1-2"])
