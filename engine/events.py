@@ -20,7 +20,10 @@ class EventLog:
 
     def __init__(self, path: Path, listen: Listener, elapsed_s: float = 0.0) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
         self._file = path.open("a")
+        if torn:  # the last attempt was killed while it wrote: its rest must not swallow our row
+            self._file.write("\n")
         self._listen = listen
         self._start = time.monotonic() - elapsed_s
 

@@ -70,6 +70,11 @@ def _texts(row: Event) -> tuple[str, str] | None:
                 f"A push of replica {row['replica']} was refused: {row['message']}.",
                 "The replica went on with its next samples.",
             )
+        case "commit_failed":
+            return (
+                f"A checkpoint could not be completed: {row['reason']}.",
+                "Training went on; the next one is due at the next interval.",
+            )
         case "checkpoint_failed":
             return (
                 f"Shard {row['shard']} could not write its part of a checkpoint: {row['reason']}.",
