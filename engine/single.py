@@ -18,6 +18,7 @@ from engine.loader import LeaseReply, leased_minibatches, prefetched
 from engine.problem import Problem, ProblemFactory
 from engine.result import TrainingResult
 from engine.rules import make_rule
+from engine.rules.adagrad import vanishing_epsilon
 from engine.schedule import scale_at
 from engine.start import full_identity, resume_or_begin
 
@@ -65,12 +66,12 @@ def torch_optimiser(config: RuleConfig, parameters: Sequence[Tensor]) -> torch.o
                 weight_decay=config.weight_decay,
             )
         case AdagradConfig():
-            # torch divides 0 by 0 without an epsilon; 1e-10 is its own default
             return torch.optim.Adagrad(
                 parameters,
                 lr=config.gamma,
-                eps=config.epsilon or 1e-10,
+                eps=config.epsilon or vanishing_epsilon(parameters[0].dtype),
                 weight_decay=config.weight_decay,
+                fused=True,
             )
 
 

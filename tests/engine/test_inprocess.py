@@ -48,7 +48,11 @@ def by_plain_torch(config: DownpourConfig, optimiser_class, **options) -> Tensor
             torch.optim.SGD,
             {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4},
         ),
-        (AdagradConfig(gamma=0.1, epsilon=1e-10), torch.optim.Adagrad, {"lr": 0.1, "eps": 1e-10}),
+        (
+            AdagradConfig(gamma=0.1, epsilon=1e-10),
+            torch.optim.Adagrad,
+            {"lr": 0.1, "eps": 1e-10, "fused": True},
+        ),
     ],
 )
 def test_one_replica_follows_plain_torch_to_the_last_bit(rule, optimiser, options):
