@@ -186,12 +186,14 @@ class Replica:
             self._slot = (self._slot + 1) % NUM_SLOTS
 
     def _exchange(self, pushes: Sequence[Push]) -> None:
-        """Push and fetch in this thread: it has nothing to compute until both are done."""
+        """Push and fetch in this thread: it has nothing to compute until both are done.
+
+        So the same slot and the same buffer serve at each step, and more of them stays in cache.
+        """
         self._drain()  # the connections are the push thread's
         answers, self._versions = self._waited(
-            lambda: self._server.exchange(self._slot, pushes, 1 - self._front)
+            lambda: self._server.exchange(self._slot, pushes, self._front)
         )
-        self._front = 1 - self._front
         self._note(answers, pushes)
 
     def _send(self, slot: int, pushes: Sequence[Push]) -> None:

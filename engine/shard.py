@@ -68,6 +68,7 @@ class ParameterShard:
         self._epoch = epoch
         self._max_staleness = max_staleness
         self._scratch = torch.empty(min(BLOCK, state.values.numel()), dtype=state.values.dtype)
+        self._row_of: dict[Holder, int] = {}
         if state["owner_epoch"] >= epoch:
             raise FencedShardError(
                 f"epoch {epoch} wants a shard that epoch {state['owner_epoch']} already owns"
@@ -162,6 +163,14 @@ class ParameterShard:
 
     def _row(self, replica: int, incarnation: int) -> int:
         """Index of this life's row; a new one takes a free row or the oldest fenced one."""
+        if (known := self._row_of.get((replica, incarnation))) is not None:
+            return known
+        row = self._find_row(replica, incarnation)
+        self._row_of = {k: r for k, r in self._row_of.items() if r != row}
+        self._row_of[replica, incarnation] = row
+        return row
+
+    def _find_row(self, replica: int, incarnation: int) -> int:
         rows = self._state.rows
         own = (rows["used"] == 1) & (rows["replica"] == replica)
         (found,) = (own & (rows["incarnation"] == incarnation)).nonzero()

@@ -95,6 +95,10 @@ class ShardState:
             for i in range(1 + num_slots)
         ]
         self.values, self.slots = vectors[0], vectors[1:]
+        self._blocks = [
+            [vector[start : start + BLOCK] for vector in vectors]
+            for start in range(0, num_values, BLOCK)
+        ]
         self._check_header(num_values, num_slots, itemsize)
 
     @staticmethod
@@ -128,24 +132,22 @@ class ShardState:
 
     @property
     def num_blocks(self) -> int:
-        return -(-self.values.numel() // BLOCK)
+        return len(self._blocks)
 
     def block(self, index: int) -> tuple[Tensor, list[Tensor]]:
         """Values and slots of one block, as views."""
-        part = slice(index * BLOCK, (index + 1) * BLOCK)
-        return self.values[part], [slot[part] for slot in self.slots]
+        values, *slots = self._blocks[index]
+        return values, slots
 
     def save_undo(self, index: int) -> None:
         """Keep a copy of block `index`, then note that the copy is whole."""
-        values, slots = self.block(index)
-        for kept, vector in zip(self._undo, [values, *slots], strict=True):
+        for kept, vector in zip(self._undo, self._blocks[index], strict=True):
             kept[: vector.numel()].copy_(vector)
         self["intent_undo_block"] = index
 
     def restore_undo(self, index: int) -> None:
         """Put block `index` back as it was when it was last saved."""
-        values, slots = self.block(index)
-        for kept, vector in zip(self._undo, [values, *slots], strict=True):
+        for kept, vector in zip(self._undo, self._blocks[index], strict=True):
             vector.copy_(kept[: vector.numel()])
 
     def fill(self, values: Tensor, slots: Sequence[Tensor], version: int) -> None:
