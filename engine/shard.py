@@ -239,11 +239,12 @@ class ParameterShard:
         state["intent_active"] = 1
 
     def _apply_from(self, first_block: int, grad: Tensor, scale: float) -> None:
+        step = int(self._state["intent_version"])
         for index in range(first_block, self._state.num_blocks):
             values, slots = self._state.block(index)
             self._state.save_undo(index)
             part = grad[index * BLOCK : (index + 1) * BLOCK]
-            self._rule.apply_(values, slots, part, self._scratch[: values.numel()], scale)
+            self._rule.apply_(values, slots, part, self._scratch[: values.numel()], scale, step)
             self._state["intent_next_block"] = index + 1
 
     def _commit(self) -> None:

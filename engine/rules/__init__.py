@@ -4,9 +4,18 @@ Each does the arithmetic of torch's own optimiser in the same order, so that one
 n_fetch = n_push = 1 follows torch.optim to the last bit.
 """
 
-from engine.config import AdagradConfig, MomentumConfig, RuleConfig, SgdConfig
+from engine.config import (
+    AdagradConfig,
+    AdamWConfig,
+    MomentumConfig,
+    RmspropConfig,
+    RuleConfig,
+    SgdConfig,
+)
 from engine.rules.adagrad import Adagrad
+from engine.rules.adamw import AdamW
 from engine.rules.momentum import Momentum
+from engine.rules.rmsprop import Rmsprop
 from engine.rules.rule import UpdateRule
 from engine.rules.sgd import Sgd
 
@@ -22,3 +31,7 @@ def make_rule(config: RuleConfig) -> UpdateRule:
             return Momentum(config)
         case AdagradConfig():
             return Adagrad(config)
+        case RmspropConfig():
+            return Rmsprop(config)
+        case AdamWConfig():
+            return AdamW(config)

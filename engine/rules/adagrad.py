@@ -20,7 +20,13 @@ class Adagrad:
         self._config = config
 
     def apply_(
-        self, values: Tensor, slots: Sequence[Tensor], grad: Tensor, scratch: Tensor, scale: float
+        self,
+        values: Tensor,
+        slots: Sequence[Tensor],
+        grad: Tensor,
+        scratch: Tensor,
+        scale: float,
+        step: int,
     ) -> None:
         torch._fused_adagrad_(
             [values],

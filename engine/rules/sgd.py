@@ -15,7 +15,13 @@ class Sgd:
         self._config = config
 
     def apply_(
-        self, values: Tensor, slots: Sequence[Tensor], grad: Tensor, scratch: Tensor, scale: float
+        self,
+        values: Tensor,
+        slots: Sequence[Tensor],
+        grad: Tensor,
+        scratch: Tensor,
+        scale: float,
+        step: int,
     ) -> None:
         grad = decayed(grad, values, self._config.weight_decay, scratch)
         values.add_(grad, alpha=-self._config.learning_rate * scale)

@@ -17,7 +17,7 @@ GAMMA = 0.25
 def one_step(grad: Tensor, squares: Tensor) -> Tensor:
     """What the rule adds to parameters that are 0."""
     values = torch.zeros_like(grad)
-    make_rule(AdagradConfig(gamma=GAMMA)).apply_(values, [squares], grad, torch.empty(0), 1.0)
+    make_rule(AdagradConfig(gamma=GAMMA)).apply_(values, [squares], grad, torch.empty(0), 1.0, 1)
     return values
 
 

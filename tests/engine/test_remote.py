@@ -40,7 +40,9 @@ def test_pushes_over_sockets_are_steps_of_the_rule(tmp_path, rule, same_host, nu
         for sequence in range(1, 6):
             link.segment.gradients[sequence % 2].copy_(vector(SIZE, sequence))
             link.push(sequence, slot=sequence % 2)
-            math_rule.apply_(expected, slots, vector(SIZE, sequence), torch.empty(SIZE), 1.0)
+            math_rule.apply_(
+                expected, slots, vector(SIZE, sequence), torch.empty(SIZE), 1.0, sequence
+            )
         versions = link.server.fetch(1)
         assert versions == [5] * num_shards
         assert torch.equal(link.segment.parameters[1], expected)
