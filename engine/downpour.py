@@ -67,19 +67,17 @@ def downpour(config: DownpourConfig) -> Generator[Instruction, Answer, None]:
     step = num_accrued = 0
     last: LeasedMinibatch | None = None
     fetched = False
-    while True:
-        if step % config.n_fetch == 0 and not fetched:
-            yield Fetch()
-        minibatch = yield Take()
-        fetched = False  # also when idle: while we wait, others change the parameters
-        if minibatch is None:
-            return
+    while (minibatch := (yield Take())) is not None:
         if isinstance(minibatch, Idle):
             # The printed loop never ends; ours must not sit on the last gradients of a run.
             if num_accrued and last:
                 yield StartPush(last.progress, last.scale)
                 num_accrued = 0
+            fetched = False  # while we wait, others change the parameters
             continue
+        if step % config.n_fetch == 0 and not fetched:
+            yield Fetch()
+        fetched = False
         yield Compute(minibatch, first=num_accrued == 0)
         num_accrued += 1
         if step % config.n_push == 0:  # step 0 pushes too, as Algorithm 1.1 is printed

@@ -25,6 +25,21 @@ BLOCK = 65_536
 NUM_ROWS = 1024
 _PAGE = 4096
 
+#: What the push that is being applied will have changed once it is, and where its gradient lies.
+INTENT = np.dtype(
+    [
+        ("row", "i8"),
+        ("lease", "i8"),
+        ("upto", "i8"),
+        ("window", "u8"),
+        ("high", "i8"),
+        ("version", "i8"),
+        ("scale", "f8"),
+        ("path", "S512"),
+        ("offset", "i8"),
+    ]
+)
+
 _HEADER = np.dtype(
     [
         ("magic", "S8"),
@@ -35,17 +50,9 @@ _HEADER = np.dtype(
         ("owner_epoch", "i8"),
         ("version", "i8"),
         ("intent_active", "i8"),
-        ("intent_row", "i8"),
-        ("intent_high", "i8"),
-        ("intent_window", "u8"),
-        ("intent_lease", "i8"),
-        ("intent_upto", "i8"),
-        ("intent_version", "i8"),
-        ("intent_scale", "f8"),
         ("intent_next_block", "i8"),
         ("intent_undo_block", "i8"),
-        ("intent_offset", "i8"),
-        ("intent_path", "S512"),
+        ("intent", INTENT),
     ]
 )
 
@@ -85,6 +92,7 @@ class ShardState:
         undo_at = _aligned(rows_at + ROW.itemsize * NUM_ROWS)
         values_at = _aligned(undo_at + (1 + num_slots) * BLOCK * itemsize)
         self.header: Any = np.frombuffer(buffer, _HEADER, count=1)
+        self.intent: Any = self.header["intent"]  # shape (1,), as the header
         self.rows: Any = np.frombuffer(buffer, ROW, count=NUM_ROWS, offset=rows_at)
         self._undo = torch.frombuffer(
             buffer, dtype=dtype, count=(1 + num_slots) * BLOCK, offset=undo_at
