@@ -49,7 +49,8 @@ class TorchProblem:
         self._targets: Mapping[str, Tensor] = {}
         self._written: set[str] = set()
         for name, parameter in self._named.items():
-            parameter.register_post_accumulate_grad_hook(partial(self._keep, name))
+            hook: Any = parameter.register_post_accumulate_grad_hook  # without annotations
+            hook(partial(self._keep, name))
         self.unit_sizes = unit_sizes
         self.minibatches = minibatches
 

@@ -140,6 +140,7 @@ def _worker(config: ClusterConfig, resource: str, num_threads: int) -> dict[str,
         "resources": {resource: 1},
         "env": dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(num_threads)),
         "death_timeout": config.start_timeout_s,
+        "preload": ["tasks.own_session"],
         "silence_logs": logging.CRITICAL,  # a task's exception is reported where it is awaited
     }
     return {"cls": QuickNanny, "options": options}
