@@ -220,8 +220,9 @@ class ParameterShard:
             raise StalePushError(
                 f"push is {staleness} updates stale, max_staleness={self._max_staleness}"
             )
-        # The sum is finite when all values are, unless it overflows: only then look at each.
-        if not math.isfinite(float(grad.sum())) and not torch.isfinite(grad).all():
+        # g.g is finite when all values are, unless it overflows: only then look at each. It reads
+        # memory faster than their sum does.
+        if not math.isfinite(float(torch.dot(grad, grad))) and not torch.isfinite(grad).all():
             bad = int((~torch.isfinite(grad)).sum())
             raise NonFinitePushError(
                 f"replica {push.replica}, push {push.sequence}: {bad} of {grad.numel()} gradient "
