@@ -142,7 +142,19 @@ class SingleConfig(TrainingConfig):
     name: Literal["single"] = "single"
 
 
-AlgorithmConfig = Annotated[DownpourConfig | SingleConfig, Field(discriminator="name")]
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SynchronousConfig(TrainingConfig):
+    """The other baseline: torch's DistributedDataParallel, a process for each replica.
+
+    `minibatch_size` is that of each process: an update is made of num_replicas mini-batches.
+    """
+
+    name: Literal["synchronous"] = "synchronous"
+
+
+AlgorithmConfig = Annotated[
+    DownpourConfig | SingleConfig | SynchronousConfig, Field(discriminator="name")
+]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -38,7 +38,7 @@ class TorchProblem:
             minibatches: reads one lease, see `Problem.minibatches`.
             measure: measures on held-out data; the module is in evaluation mode.
         """
-        self._module = module
+        self._module = self._called = module
         self._loss = loss
         self._measure = measure
         self._named = dict(module.named_parameters())
@@ -48,6 +48,15 @@ class TorchProblem:
         self.unit_sizes = unit_sizes
         self.minibatches = minibatches
 
+    @property
+    def device(self) -> torch.device:
+        """Where the module computes."""
+        return next(self._module.parameters()).device
+
+    def call_through(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
+        """Compute losses through `wrap(module)` from now on, as torch's data parallelism wants."""
+        self._called = wrap(self._module)
+
     def initial(self) -> Tensor:
         return self._initial.clone()
 
@@ -56,7 +65,7 @@ class TorchProblem:
         self._module.train()
         for parameter in self._named.values():
             parameter.grad = None
-        loss = self._loss(self._module, payload)
+        loss = self._loss(self._called, payload)
         loss.backward()  # type: ignore[no-untyped-call]  # torch ships it without annotations
         for name, view in self._views(grad).items():
             if (own := self._named[name].grad) is not None:
