@@ -52,7 +52,9 @@ def train_downpour(
     problem = factory()
     slices = problem.layout.slices(cluster.num_shards)
     identity = full_identity(identity, problem, cluster.num_shards, config.name)
-    start = resume_or_begin(folder / "checkpoints", identity, problem, config.rule, slices)
+    start = resume_or_begin(
+        folder / "checkpoints", identity, problem, config.rule, slices, config.start_from
+    )
     if start.final:
         return TrainingResult.of(start, already_complete=True)
     server = CoordinatorServer(cluster.host)

@@ -20,6 +20,7 @@ from engine.problem import Problem
 from engine.processes import end_process
 from engine.run_spec import RunSpec, segment_name
 from engine.snapshots import Snapshots
+from engine.warm_start import FOLDER, WarmStart
 
 _TICK_S = 0.25
 #: Mini-batches in one lease: what a lost replica gives back at most, beside what it had counted.
@@ -49,6 +50,7 @@ class Training:
         self._events = events
         self._final: Checkpoint | None = None
         self._finished = False
+        self._kept = run.checkpoints.parent / FOLDER
         self._measurer = ThreadPoolExecutor(1, "validate")
         self._measurement: tuple[Future[dict[str, float]], Commit] | None = None
         ledger = Ledger(
@@ -74,6 +76,9 @@ class Training:
             cluster,
             checkpoint=str(start.folder),
             num_steps=start.num_steps,
+            warm_start=WarmStart(
+                config.warm_start, elapsed_s=start.elapsed_s, over=self._kept.exists()
+            ),
         )
         events.record(
             "start",
@@ -149,6 +154,8 @@ class Training:
             self._carry_out(self._coordinator.measured(False))  # there is nothing to measure
             return
         self._events.record("checkpoint", samples=commit.num_counted, path=str(written.folder))
+        if commit.warm_start:
+            checkpoint.keep(written, self._kept)
         if commit.validate:
             parameters = written.read_parameters()
             self._measurement = (self._measurer.submit(self._measure, parameters), commit)
@@ -177,15 +184,16 @@ class Training:
             return
         future, commit = self._measurement
         self._measurement = None
+        metrics = future.result()
         epoch = commit.num_counted / self._epoch_size
         self._events.record(
             "validation",
             samples=commit.num_counted,
             epoch=round(epoch, 4),
-            metrics=future.result(),
+            metrics=metrics,
         )
         if commit.final:
             self._events.record(
                 "finished", samples=commit.num_counted, elapsed_s=self._events.elapsed_s
             )
-        self._carry_out(self._coordinator.measured(commit.final))
+        self._carry_out(self._coordinator.measured(commit.final, metrics))

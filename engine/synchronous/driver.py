@@ -193,7 +193,7 @@ class SynchronousDriver:
                 self._spec.checkpoints,
                 message["id"],
                 identity=self._identity,
-                shards=[ShardFile(message["num_steps"], message["digests"])],
+                shards=[ShardFile(message["version"], message["digests"])],
                 counted=self._plan.counted(),
                 num_steps=message["num_steps"],
                 elapsed_s=self._events.elapsed_s,

@@ -63,11 +63,10 @@ class RankLoop:
         self._optimiser = torch_optimiser(spec.config.rule, [self._parameters])
         self._rate = float(self._optimiser.param_groups[0]["lr"])
         self._num_steps = start.num_steps
-        if start.num_steps:
+        self._version = start.shards[0].version  # updates that the optimiser's state has seen
+        if self._version:
             slots = start.read_shard(0)
-            restore_slots(
-                self._optimiser, self._parameters, spec.config.rule, slots, start.num_steps
-            )
+            restore_slots(self._optimiser, self._parameters, spec.config.rule, slots, self._version)
         self._epoch_size = sum(problem.unit_sizes)
         self._tally = _Tally()
         self._reported = self._saved = time.monotonic()
@@ -122,6 +121,7 @@ class RankLoop:
             group["lr"] = self._rate * step.scale
         self._optimiser.step()
         self._num_steps += 1
+        self._version += 1
         self._plan.count(step)
         self._tally.loss_sum += loss * own
         self._tally.samples += own
@@ -163,6 +163,7 @@ class RankLoop:
                 id=self._next_id,
                 digests=digests,
                 num_steps=self._num_steps,
+                version=self._version,
                 validate=validate,
                 final=final,
             )

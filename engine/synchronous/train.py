@@ -37,7 +37,9 @@ def train_synchronous(
     problem = factory()
     whole = slice(0, problem.layout.size)
     identity = full_identity(identity, problem, 1, config.name)
-    start = resume_or_begin(folder / "checkpoints", identity, problem, config.rule, [whole])
+    start = resume_or_begin(
+        folder / "checkpoints", identity, problem, config.rule, [whole], config.start_from
+    )
     if start.final:
         return TrainingResult.of(start, already_complete=True)
     server = CoordinatorServer(cluster.host)
