@@ -103,6 +103,8 @@ class _World:
                 self._compute(replica, replica.instruction)
             case StartPush():
                 self._push(replica, replica.instruction)
+                if replica.instruction.then_fetch:
+                    self._fetch(replica)
         try:
             replica.instruction = replica.program.send(answer)
         except StopIteration:

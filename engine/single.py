@@ -13,6 +13,7 @@ from engine.clipping import with_clipping
 from engine.config import SingleConfig
 from engine.downpour import LeasedMinibatch
 from engine.events import EventLog, Listener, ignore
+from engine.interruptible import interruptible
 from engine.ledger import Ledger
 from engine.loader import LeaseReply, leased_minibatches, prefetched
 from engine.problem import Problem, ProblemFactory
@@ -44,7 +45,8 @@ def train_single(
         return TrainingResult.of(start, already_complete=True)
     events = EventLog(folder / "events.jsonl", listen, start.elapsed_s)
     try:
-        final = _Loop(problem, config, folder / "checkpoints", identity, start, events).run()
+        loop = _Loop(problem, config, folder / "checkpoints", identity, start, events)
+        final = interruptible(loop.run, loop.stop)
     finally:
         events.close()
     return TrainingResult.of(final, already_complete=False)
@@ -75,6 +77,7 @@ class _Loop:
             counted=start.counted,
         )
         self._ledger_lock = threading.Lock()  # the loader thread leases, this one counts
+        self._stop = threading.Event()
         self._epoch_size = sum(problem.unit_sizes)
         self._parameters = start.read_parameters()
         self._grad = torch.empty_like(self._parameters)
@@ -92,8 +95,12 @@ class _Loop:
                 self._version,
             )
 
+    def stop(self) -> None:
+        """Have `run` return after one more checkpoint. May be called from any thread."""
+        self._stop.set()
+
     def run(self) -> Checkpoint:
-        """Train to the end; return the final checkpoint."""
+        """Train to the end, or until told to stop; return the last checkpoint."""
         self._events.record(
             "start",
             num_samples_total=self._ledger.num_total,
@@ -111,6 +118,8 @@ class _Loop:
             samples += minibatch.num_samples
             with self._ledger_lock:
                 self._ledger.count(_HOLDER, minibatch.progress)
+            if self._stop.is_set():
+                return self._save(final=False)
             now = time.monotonic()
             if now - reported >= _REPORT_S or self._ledger.complete:
                 self._report(loss_sum, samples, now - reported)

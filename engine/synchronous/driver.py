@@ -5,6 +5,7 @@ attempt once a successor is there.
 """
 
 import queue
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -53,19 +54,25 @@ class SynchronousDriver:
         self._samples = [0] * spec.num_ranks
         self._attempt = 0
         self._training = False
+        self._stop = threading.Event()
+        self._stopping = self._stopped = False
         self._plan: Plan
         self._steps: Iterator[Step]
         self._planned = 0
         self._measurer = ThreadPoolExecutor(1, "validate")
         self._measurements: deque[tuple[Future[dict[str, float]], Checkpoint]] = deque()
 
-    def drive(self, check_ranks: Callable[[], None]) -> Checkpoint:
-        """Handle events until the run is finished; return its final checkpoint.
+    def drive(self, check_ranks: Callable[[], None]) -> Checkpoint | None:
+        """Handle events until the run is finished; return its final checkpoint, None if stopped.
 
         Args:
             check_ranks: called several times a second; raises when a rank cannot go on.
         """
         while not self._newest.final or self._measurements:
+            if self._stop.is_set() and not self._stopping:
+                self._ask_for_last_checkpoint()
+            if self._stopped:
+                return None
             self._handle_events()
             self._drop_silent()
             self._collect_measurements()
@@ -78,10 +85,23 @@ class SynchronousDriver:
                 self._server.send(seat.peer, {"op": "stop"})
         return self._newest
 
+    def stop(self) -> None:
+        """Have `drive` return after one more checkpoint. May be called from any thread."""
+        self._stop.set()
+
     def close(self) -> None:
         """Hang up on everybody: ranks that still run end by themselves."""
         self._server.close()
         self._measurer.shutdown(wait=False, cancel_futures=True)
+
+    def _ask_for_last_checkpoint(self) -> None:
+        self._stopping = True
+        self._events.record("stopping")
+        writer = self._seats[0].peer
+        if self._newest.final or not self._training or writer is None:
+            self._stopped = True
+        else:
+            self._server.send(writer, {"op": "save"})
 
     def _handle_events(self) -> None:
         """All waiting events, or the first one to come within a tick."""
@@ -117,8 +137,10 @@ class SynchronousDriver:
                 self._progress(found, message)
             case "written":
                 self._commit(message)
+                self._stopped = self._stopping
             case "write_failed":
                 self._write_failed(message)
+                self._stopped = self._stopping
 
     def _begin(self) -> None:
         self._attempt += 1
@@ -155,7 +177,7 @@ class SynchronousDriver:
                 f"rank {rank} was lost {seat.restarts} times, cluster.max_restarts="
                 f"{self._cluster.max_restarts}; the last time: {reason}"
             )
-        self._training = False
+        self._training, self._stopped = False, self._stopping
         self._events.record("rank_lost", replica=rank, pid=seat.pid, reason=reason)
         for other in self._seats:
             if other.peer is not None:

@@ -71,8 +71,11 @@ class RankLoop:
         self._tally = _Tally()
         self._reported = self._saved = time.monotonic()
 
-    def run(self, ended: threading.Event) -> None:
+    def run(self, ended: threading.Event, save: threading.Event) -> None:
         """Train to the end, or until `ended` is set.
+
+        Args:
+            save: asks rank 0 for a checkpoint after the next step.
 
         Raises:
             RuntimeError: another rank is gone.
@@ -83,7 +86,8 @@ class RankLoop:
             self._do(step, payload)
             self._report(last=self._plan.num_counted == self._plan.num_total)
             if self._rank == 0:
-                self._save_when_due(step.num_samples)
+                self._save_when_due(step.num_samples, asked=save.is_set())
+                save.clear()
         if self._rank == 0:
             self._save(validate=True, final=True)
 
@@ -140,14 +144,14 @@ class RankLoop:
         )
         self._tally, self._reported = _Tally(), now
 
-    def _save_when_due(self, num_new: int) -> None:
-        """Write a checkpoint when a validation or the clock asks for one."""
+    def _save_when_due(self, num_new: int, *, asked: bool) -> None:
+        """Write a checkpoint when the driver, a validation or the clock asks for one."""
         counted = self._plan.num_counted
         if counted == self._plan.num_total:
             return
         every = self._config.validate_every_epochs * self._epoch_size
         validate = counted // every > (counted - num_new) // every
-        if validate or time.monotonic() - self._saved >= self._config.checkpoint_every_s:
+        if asked or validate or time.monotonic() - self._saved >= self._config.checkpoint_every_s:
             self._save(validate=validate, final=False)
 
     def _save(self, *, validate: bool, final: bool) -> None:

@@ -1,6 +1,7 @@
 """The long-running role of one rank: joins the others, trains, and starts again when one is lost.
 
-hello → begin (attempt, checkpoint), then progress* and, from rank 0, written*, until stop
+hello → begin (attempt, checkpoint), then progress* and, from rank 0, written* (at once
+    when told to save), until stop
 """
 
 import logging
@@ -51,12 +52,14 @@ def _attempt(
     spec: SynchronousSpec, rank: int, problem: Problem, link: CoordinatorLink, begin: Message
 ) -> bool:
     """Train from a checkpoint until the driver says stop (True) or another rank is lost."""
-    ended, left = threading.Event(), threading.Event()
+    ended, left, save = threading.Event(), threading.Event(), threading.Event()
     stopped: list[Message] = []
 
     def listen() -> None:
         try:
-            stopped.append(link.receive())
+            while (message := link.receive())["op"] == "save":
+                save.set()
+            stopped.append(message)
         except OSError:
             log.debug("rank %d: the driver hung up", rank)
         ended.set()
@@ -68,7 +71,8 @@ def _attempt(
     try:
         _join(spec, rank, problem, int(begin["attempt"]))
         start = checkpoint.read(Path(begin["checkpoint"]))
-        RankLoop(spec, rank, problem, averager(problem), link, start, int(begin["id"])).run(ended)
+        loop = RankLoop(spec, rank, problem, averager(problem), link, start, int(begin["id"]))
+        loop.run(ended, save)
         ended.wait()
     except RuntimeError as error:
         # Whatever gloo and nccl raise when a peer is gone is a RuntimeError. The driver, which

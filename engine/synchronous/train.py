@@ -10,6 +10,7 @@ from engine import memory
 from engine.config import ClusterConfig, SynchronousConfig
 from engine.coordinator_server import CoordinatorServer
 from engine.events import EventLog, Listener, ignore
+from engine.interruptible import interruptible
 from engine.problem import ProblemFactory
 from engine.result import TrainingResult
 from engine.roles import await_end, raise_errors
@@ -68,7 +69,8 @@ def train_synchronous(
             )
             for rank in range(spec.num_ranks)
         ]
-        final = driver.drive(lambda: raise_errors(ranks))
+        final = interruptible(lambda: driver.drive(lambda: raise_errors(ranks)), driver.stop)
+        assert final is not None  # an interruption leaves by its exception
         await_end(ranks)
     finally:
         driver.close()

@@ -148,6 +148,16 @@ def test_a_stopped_training_goes_on_when_it_is_called_again(client, tmp_path):
     assert torch.equal(finished.parameters, result.parameters)
 
 
+def test_an_interrupted_training_leaves_a_checkpoint(client, tmp_path):
+    settings = config(num_epochs=1000, validate_every_epochs=999.0)
+    heard = Meddler(When("progress", 2, lambda row: os.kill(os.getpid(), signal.SIGINT)))
+    with pytest.raises(KeyboardInterrupt):
+        train_synchronous(client, SLOW, settings, cluster(2), tmp_path, {}, heard)
+    (checkpoint,) = heard.of("checkpoint")
+    assert checkpoint["samples"] >= heard.of("progress")[0]["samples"] > 0
+    assert heard.of("stopping")
+
+
 def test_a_rank_that_is_lost_again_and_again_ends_the_run(client, tmp_path):
     def strike(row: Row) -> None:
         if row["replica"] == 0:
