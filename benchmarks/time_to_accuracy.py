@@ -42,6 +42,7 @@ from tasks.problem import ImageProblemFactory
 ACCURACY = 0.78
 LIMIT_S = 90.0
 SLOWER = 4.0
+NO_CLAIM = 0.0  # a figure that is stated for comparison
 CLUSTER = ClusterConfig(num_replicas=2, num_shards=2, threads_per_replica=1)
 COMMON: dict[str, Any] = {"minibatch_size": 64, "num_epochs": 40, "validate_every_epochs": 0.25}
 RULE = AdagradConfig(gamma=0.005)
@@ -151,9 +152,9 @@ def figures(seconds: Mapping[str, float]) -> list[Figure]:
     adagrad, sgd = seconds["Downpour, Adagrad"], seconds["Downpour, SGD"]
     pairs = [
         ("adagrad_against_synchronous", adagrad, "synchronous", 1.0),
-        ("adagrad_against_single", adagrad, "single", 1.0),
-        ("sgd_against_synchronous", sgd, "synchronous", 1.0),
-        ("sgd_against_single", sgd, "single", 1.0),
+        ("adagrad_against_single", adagrad, "single", NO_CLAIM),
+        ("sgd_against_synchronous", sgd, "synchronous", NO_CLAIM),
+        ("sgd_against_single", sgd, "single", NO_CLAIM),
         (
             "slowed_against_synchronous",
             seconds["Downpour, Adagrad, one replica slowed"],
