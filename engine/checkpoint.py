@@ -151,6 +151,15 @@ def commit(
     return read(folder)
 
 
+def keep(checkpoint: Checkpoint, folder: Path) -> None:
+    """Keep `checkpoint` as `folder` too, beyond its turn; the files are shared, not copied."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(checkpoint.folder, partial, copy_function=os.link)
+    partial.rename(folder)
+    _sync(folder.parent)
+
+
 def newest(checkpoints: Path, identity: Mapping[str, str]) -> Checkpoint | None:
     """The newest complete checkpoint, or None; a damaged one is skipped with a warning.
 

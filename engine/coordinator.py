@@ -7,13 +7,18 @@ Messages and the clock come in as arguments, instructions go out; sockets, files
     shard:   hello → assign → serving, then fence* and snapshot* on our demand
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
 from engine.config import ClusterConfig, DownpourConfig
 from engine.frames import Message
-from engine.instructions import Drop, Finish, Instruction, Record, RunFailedError, Send
+from engine.instructions import Commit, Drop, Finish, Instruction, Record, RunFailedError, Send
 from engine.ledger import Holder, Ledger, Progress
 from engine.schedule import scale_at
 from engine.seats import ReplicaSeat, Seat, ShardSeat
 from engine.snapshots import Snapshots
+from engine.warm_start import WarmStart
 
 
 class Coordinator:
@@ -28,6 +33,7 @@ class Coordinator:
         *,
         checkpoint: str,
         num_steps: int,
+        warm_start: WarmStart,
     ) -> None:
         """Start with nobody connected.
 
@@ -41,6 +47,7 @@ class Coordinator:
         self._cluster = cluster
         self._checkpoint = checkpoint
         self._num_steps = num_steps
+        self._warm_start = warm_start
         self._replicas = [ReplicaSeat() for _ in range(cluster.num_replicas)]
         self._shards = [ShardSeat() for _ in range(cluster.num_shards)]
         self._roles: dict[int, tuple[str, int]] = {}  # peer -> role and index
@@ -74,6 +81,8 @@ class Coordinator:
         instructions = self._drop_silent(now)
         if self._finished or not all(shard.address for shard in self._shards):
             return instructions
+        if self._warm_start.reached(self._num_steps, now):
+            self._snapshots.demand()
         if request := self._snapshots.request(now):
             instructions += [Send(s.peer, request) for s in self._shards if s.peer is not None]
         return instructions
@@ -83,9 +92,13 @@ class Coordinator:
         self._stopping = True
         return [] if self._snapshots.stop() else [Finish()]
 
-    def measured(self, final: bool) -> list[Instruction]:
-        """The committed checkpoint has been validated."""
+    def measured(
+        self, final: bool, metrics: Mapping[str, float] = MappingProxyType({})
+    ) -> list[Instruction]:
+        """The committed checkpoint has been validated, or could not be written."""
         self._snapshots.measured()
+        if metrics:
+            self._warm_start.measured(metrics)
         if not final:
             return []
         self._finished = True
@@ -137,8 +150,8 @@ class Coordinator:
         return [Send(seat.peer, {"op": "lease", "lease": lease, "scale": scale, "done": done})]
 
     def _held_back(self, index: int) -> bool:
-        """Warm start: one replica alone until `warm_start_steps` steps are done (4.1)."""
-        if self._num_steps >= self._config.warm_start_steps:
+        """Warm start: one replica alone until its end has been kept."""
+        if self._warm_start.over:
             return False
         if self._pioneer is None or self._replicas[self._pioneer].peer is None:
             self._pioneer = index
@@ -191,11 +204,21 @@ class Coordinator:
                 return self._fenced(index, message)
             case "snapshotted":
                 commit = self._snapshots.answer(index, message, self._num_steps, now)
-                return [commit, *self._stopped()] if commit else []
+                return [*self._committed(commit, now), *self._stopped()] if commit else []
             case "snapshot_failed":
                 record = self._snapshots.fail(index, message, now)
+                if record and self._warm_start.reached(self._num_steps, now):
+                    self._warm_start.over = True  # it cannot be kept, but nobody waits for that
                 return [record, *self._stopped()] if record else []
         return []
+
+    def _committed(self, commit: Commit, now: float) -> list[Instruction]:
+        """A snapshot is complete; the first one after the warm start's end is kept."""
+        if not self._warm_start.reached(self._num_steps, now):
+            return [commit]
+        self._warm_start.over = True
+        values = {"samples": commit.num_counted, "steps": self._num_steps}
+        return [replace(commit, warm_start=True), Record("warm_start_over", values)]
 
     def _stopped(self) -> list[Instruction]:
         """What follows the end of a snapshot: nothing, unless it was the last one."""

@@ -48,6 +48,7 @@ class Commit:
     shards: tuple[Message, ...]
     final: bool
     validate: bool
+    warm_start: bool = False  # to be kept as the end of the warm start
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """When to ask the shards for a snapshot, and what a complete one contains. Pure."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -53,6 +54,10 @@ class Snapshots:
         self._asked = _Snapshot(self._next_id, self._ledger.mark(), final, validate)
         self._next_id += 1
         return {"op": "snapshot", "id": self._asked.id}
+
+    def demand(self) -> None:
+        """Have the next snapshot be due at once, whatever the clock says."""
+        self._saved = -math.inf
 
     def stop(self) -> bool:
         """One more, at once and without validation; False when the final one is taken already."""

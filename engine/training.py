@@ -1,9 +1,6 @@
 """The coordinator at work: its decisions carried out on sockets, files, clock and processes."""
 
-import logging
-import os
 import queue
-import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,10 +18,11 @@ from engine.events import EventLog
 from engine.instructions import Commit, Drop, Finish, Instruction, Record, RunFailedError, Send
 from engine.ledger import Ledger
 from engine.problem import Problem
+from engine.processes import end_process
 from engine.run_spec import RunSpec, segment_name
 from engine.snapshots import Snapshots
+from engine.warm_start import FOLDER, WarmStart
 
-log = logging.getLogger(__name__)
 _TICK_S = 0.25
 #: Mini-batches in one lease: what a lost replica gives back at most, beside what it had counted.
 _LEASE_MINIBATCHES = 8
@@ -53,6 +51,7 @@ class Training:
         self._events = events
         self._final: Checkpoint | None = None
         self._finished = False
+        self._kept = run.checkpoints.parent / FOLDER
         self._stop = threading.Event()
         self._measurer = ThreadPoolExecutor(1, "validate")
         self._measurement: tuple[Future[dict[str, float]], Commit] | None = None
@@ -79,6 +78,9 @@ class Training:
             cluster,
             checkpoint=str(start.folder),
             num_steps=start.num_steps,
+            warm_start=WarmStart(
+                config.warm_start, elapsed_s=start.elapsed_s, over=self._kept.exists()
+            ),
         )
         events.record(
             "start",
@@ -143,7 +145,7 @@ class Training:
                     self._commit(instruction)
                 case Drop(peer, pid, _):
                     self._server.drop(peer)
-                    _end_process(pid)
+                    end_process(pid)
                 case Finish():
                     self._finished = True
 
@@ -162,6 +164,8 @@ class Training:
             self._carry_out(self._coordinator.measured(False))  # there is nothing to measure
             return
         self._events.record("checkpoint", samples=commit.num_counted, path=str(written.folder))
+        if commit.warm_start:
+            checkpoint.keep(written, self._kept)
         if commit.validate:
             parameters = written.read_parameters()
             self._measurement = (self._measurer.submit(self._measure, parameters), commit)
@@ -190,23 +194,16 @@ class Training:
             return
         future, commit = self._measurement
         self._measurement = None
+        metrics = future.result()
         epoch = commit.num_counted / self._epoch_size
         self._events.record(
             "validation",
             samples=commit.num_counted,
             epoch=round(epoch, 4),
-            metrics=future.result(),
+            metrics=metrics,
         )
         if commit.final:
             self._events.record(
                 "finished", samples=commit.num_counted, elapsed_s=self._events.elapsed_s
             )
-        self._carry_out(self._coordinator.measured(commit.final))
-
-
-def _end_process(pid: int) -> None:
-    """End a process of this host that no longer answers; its nanny starts another one."""
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        log.info("process %d had already ended", pid)
+        self._carry_out(self._coordinator.measured(commit.final, metrics))

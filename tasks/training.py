@@ -9,11 +9,12 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from data.manifest import read_manifest
-from engine.config import AlgorithmConfig, ClusterConfig, DownpourConfig
+from engine.config import AlgorithmConfig, ClusterConfig, DownpourConfig, SynchronousConfig
 from engine.dask_train import train_downpour
 from engine.events import Listener
 from engine.result import TrainingResult
 from engine.single import train_single
+from engine.synchronous.train import train_synchronous
 from tasks import network
 from tasks.artifacts import artifact_key
 from tasks.cluster import open_cluster
@@ -97,4 +98,7 @@ def _train(
     if isinstance(algorithm, DownpourConfig):
         with open_cluster(cluster) as client, _threads_kept():
             return train_downpour(client, problem, algorithm, cluster, folder, identity, listen)
+    if isinstance(algorithm, SynchronousConfig):
+        with open_cluster(cluster, with_shards=False) as client, _threads_kept():
+            return train_synchronous(client, problem, algorithm, cluster, folder, identity, listen)
     return train_single(problem, algorithm, folder, identity, listen)

@@ -65,6 +65,11 @@ def _texts(row: Event) -> tuple[str, str] | None:
                 f"version {row['version']}.",
                 f"Its state came from {row['restored_from']}; the pushes went on.",
             )
+        case "rank_lost":
+            return (
+                f"Process {row['replica']} of the synchronous training was lost: {row['reason']}.",
+                "All processes stopped, and began again at the newest checkpoint.",
+            )
         case "push_refused":
             return (
                 f"A push of replica {row['replica']} was refused: {row['message']}.",

@@ -53,7 +53,9 @@ def test_every_experiment_loads_and_bears_its_own_name(experiment):
 
 
 @pytest.mark.parametrize("experiment", ["quick", "imagenet_d"])
-@pytest.mark.parametrize(("algorithm", "rule"), [("single", "sgd"), ("downpour", "adagrad")])
+@pytest.mark.parametrize(
+    ("algorithm", "rule"), [("single", "sgd"), ("downpour", "adagrad"), ("synchronous", "adamw")]
+)
 def test_an_experiment_goes_with_every_algorithm_and_rule(experiment, algorithm, rule):
     choices = [f"experiment={experiment}", f"algorithm={algorithm}", f"algorithm/rule={rule}"]
     config = load(overrides=[*choices, *companions(*choices)])
