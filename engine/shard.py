@@ -136,7 +136,10 @@ class ParameterShard:
     def fence(self, replica: int, incarnation: int) -> Progress | None:
         """Refuse this life of a replica from now on; return how far its pushes reached."""
         self._check_owner()
-        row = self._row(replica, incarnation)
+        try:
+            row = self._row(replica, incarnation)
+        except StaleIncarnationError:  # it never pushed here, and a newer life did
+            return None
         self._state.rows[row]["fenced"] = 1
         return self.progress().get((replica, incarnation))
 
@@ -161,23 +164,40 @@ class ParameterShard:
             )
 
     def _row(self, replica: int, incarnation: int) -> int:
-        """Index of this life's row; a new one takes a free row or the oldest fenced one."""
+        """Index of this life's row; a new one takes a free row or that of an outlived life.
+
+        The newest life of each replica keeps its row for ever: all earlier ones are known by it.
+        """
         rows = self._state.rows
         own = (rows["used"] == 1) & (rows["replica"] == replica)
         (found,) = (own & (rows["incarnation"] == incarnation)).nonzero()
         if found.size:
             return int(found[0])
+        if (own & (rows["incarnation"] > incarnation)).any():
+            raise StaleIncarnationError(
+                f"replica {replica} incarnation {incarnation} was replaced by a newer one"
+            )
         (free,) = (rows["used"] == 0).nonzero()
-        if not free.size:
-            (fenced,) = (rows["fenced"] == 1).nonzero()
-            if not fenced.size:
-                raise RuntimeError(f"all {len(rows)} rows are in use by living replicas")
-            free = fenced[rows["incarnation"][fenced].argsort(kind="stable")]
-        row = int(free[0])
+        row = int(free[0]) if free.size else self._outlived_row()
         rows[row]["used"] = 0  # so that a kill between these stores leaves a free row
         rows[row] = (0, replica, incarnation, 0, 0, 0, 0, 0)
         rows[row]["used"] = 1
         return row
+
+    def _outlived_row(self) -> int:
+        """A fenced row of a replica that has a newer life; the earliest life first."""
+        rows = self._state.rows
+        newest: dict[int, int] = {}
+        for replica, incarnation in zip(rows["replica"], rows["incarnation"], strict=True):
+            newest[int(replica)] = max(newest.get(int(replica), 0), int(incarnation))
+        outlived = [
+            (int(row["incarnation"]), index)
+            for index, row in enumerate(rows)
+            if row["fenced"] and row["incarnation"] < newest[int(row["replica"])]
+        ]
+        if not outlived:
+            raise RuntimeError(f"all {len(rows)} rows are in use by living replicas")
+        return min(outlived)[1]
 
     def _seen(self, row: int, sequence: int) -> bool:
         high = int(self._state.rows[row]["high"])

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from engine.config import AdagradConfig, DownpourConfig, MomentumConfig, SgdConfig
-from engine.inprocess import train_in_process
+from engine.inprocess import InProcessResult, train_in_process
 from engine.problem import Problem
 from tests.engine.problems import (
     NUM_SAMPLES,
@@ -14,7 +16,6 @@ from tests.engine.problems import (
     classifier,
     in_order,
     network,
-    rule_name,
 )
 
 
@@ -58,15 +59,26 @@ def test_one_replica_follows_plain_torch_to_the_last_bit(rule, optimiser, option
     assert set(result.staleness) == {0}
 
 
-@pytest.mark.parametrize("rule", RULES, ids=rule_name)
-def test_the_number_of_shards_changes_no_bit(rule):
-    def trained(num_shards: int) -> Tensor:
-        result = train_in_process(
-            classifier(), config(rule=rule), num_replicas=3, num_shards=num_shards, seed=4
-        )
-        return result.parameters
+@given(
+    rule=st.sampled_from(RULES),
+    num_shards=st.integers(2, 6),
+    num_replicas=st.integers(1, 4),
+    steps=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=40)
+def test_the_number_of_shards_changes_no_bit(rule, num_shards, num_replicas, steps, seed):
+    n_fetch, n_push = steps
+    fixed = config(rule=rule, n_fetch=n_fetch, n_push=n_push, num_epochs=2)
 
-    assert all(torch.equal(trained(1), trained(n)) for n in (2, 3, 5, 6))
+    def trained(shards: int) -> InProcessResult:
+        return train_in_process(
+            classifier(), fixed, num_replicas=num_replicas, num_shards=shards, seed=seed
+        )
+
+    whole, cut = trained(1), trained(num_shards)
+    assert whole.order == cut.order
+    assert torch.equal(whole.parameters, cut.parameters)
 
 
 def test_a_seed_decides_the_order_and_with_it_every_bit():
