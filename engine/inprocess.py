@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from engine.clipping import with_clipping
 from engine.config import DownpourConfig
 from engine.downpour import Answer, Compute, Fetch, Instruction, StartPush, Take, downpour
 from engine.faults import FaultPlan
@@ -76,7 +77,8 @@ class _World:
         faults: FaultPlan,
         watcher: Watcher | None,
     ) -> None:
-        self.problem, self.config, self.faults, self.watcher = problem, config, faults, watcher
+        self.problem = with_clipping(problem, config.clip)
+        self.config, self.faults, self.watcher = config, faults, watcher
         self.initial = problem.initial()
         self.slices = problem.layout.slices(num_shards)
         self.shards = [
@@ -112,6 +114,8 @@ class _World:
             case StartPush():
                 if not self._push(replica, replica.instruction):
                     return True
+                if replica.instruction.then_fetch:
+                    self._fetch(replica)
         try:
             replica.instruction = replica.program.send(answer)
         except StopIteration:

@@ -32,10 +32,16 @@ class MortalRule:
         return self._points_left is not None
 
     def apply_(
-        self, values: Tensor, slots: Sequence[Tensor], grad: Tensor, scratch: Tensor, scale: float
+        self,
+        values: Tensor,
+        slots: Sequence[Tensor],
+        grad: Tensor,
+        scratch: Tensor,
+        scale: float,
+        step: int,
     ) -> None:
         self._chance()
-        self._rule.apply_(values, slots, grad, scratch, scale)
+        self._rule.apply_(values, slots, grad, scratch, scale, step)
         self._chance()
 
     def _chance(self) -> None:
