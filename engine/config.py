@@ -133,6 +133,7 @@ class DownpourConfig(TrainingConfig):
     overlap_fetch: bool = False  # compute does not wait for the fetch: one update staler
     warm_start_steps: int = Field(default=0, ge=0)  # one replica alone for so many mini-batches
     max_staleness: int | None = Field(default=None, ge=0)  # pushes staler than this are refused
+    record: bool = False  # write down what it takes to repeat the run bit for bit, engine.replay
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

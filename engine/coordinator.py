@@ -4,7 +4,7 @@ Messages and the clock come in as arguments, instructions go out; sockets, files
 `engine.coordinator_server` and `engine.dask_train`. It never holds a parameter vector.
 
     replica: hello → welcome, then lease* and progress*, heartbeats in between
-    shard:   hello → assign → serving, then fence* and snapshot* on our demand
+    shard:   hello → assign → serving, then fence* and (snapshot → held → cut → snapshotted)*
 """
 
 from engine.config import ClusterConfig, DownpourConfig
@@ -189,6 +189,10 @@ class Coordinator:
                 return self._serving(index, message)
             case "fenced":
                 return self._fenced(index, message)
+            case "held":
+                cut = self._snapshots.hold(index, message)
+                peers = [s.peer for s in self._shards if s.peer is not None] if cut else []
+                return [Send(peer, cut) for peer in peers if cut]
             case "snapshotted":
                 commit = self._snapshots.answer(index, message, self._num_steps, now)
                 return [commit, *self._stopped()] if commit else []

@@ -23,6 +23,7 @@ from engine.frames import (
     send,
     shut,
 )
+from engine.gate import Gate
 from engine.ledger import Progress
 from engine.segment import Segment
 from engine.shard import FencedShardError, ParameterShard, Push, PushRefusedError
@@ -63,6 +64,7 @@ class ShardEndpoint:
         self.index = index
         self.shard = shard
         self.lock = threading.Lock()
+        self.gate = Gate(self.lock, shard.sequences())
         self._place = place
         self._token = token
         self._folder = folder
@@ -190,7 +192,9 @@ class _Session:
         grad, location = self.gradient(message)
         fetches = "buffer" in message
         with self.endpoint.lock:
+            self.endpoint.gate.pass_through(push[:2], push.sequence)
             reply = self._applied(push, grad, location)
+            self.endpoint.gate.handled(push[:2], push.sequence)
             if fetches:
                 reply["fetched_version"] = self.copy_values(message)
         send(self.sock, reply, self.outgoing() if fetches else b"")

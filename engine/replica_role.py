@@ -12,6 +12,7 @@ from engine.ledger import Lease
 from engine.link import Directory, RemoteServer, ShardAddress, StoppedError
 from engine.loader import LeaseReply, leased_minibatches, prefetched
 from engine.problem import Problem, ProblemFactory
+from engine.record import RecordedServer, Recorder
 from engine.replica import FencedReplicaError, Replica
 from engine.run_spec import RunSpec, segment_name
 from engine.segment import Segment
@@ -55,6 +56,7 @@ class _ReplicaSession:
         self._leases: queue.Queue[LeaseReply | None] = queue.Queue()
         self._directory: Directory | None = None
         self._server: RemoteServer | None = None
+        self._recorder: Recorder | None = None
         self._reported = time.monotonic()
         self.stopped = False  # told so by the coordinator
 
@@ -72,23 +74,28 @@ class _ReplicaSession:
         hello = {"token": self._run.token, "size": size}
         hello |= {"replica": identity[0], "incarnation": identity[1]}
         self._server = RemoteServer(self._directory, segment, hello, self._run.slices)
+        recorder = self._recorder = _recorder(self._run, identity)
         replica = Replica(
             identity,
             problem,
             self._config,
-            self._server,
+            RecordedServer(self._server, recorder) if recorder else self._server,
             (segment.gradients, segment.parameters),
             len(self._run.slices),
             self._report,
         )
-        source = leased_minibatches(self._ask, problem, self._config.minibatch_size)
-        replica.run(prefetched(source, self._config.prefetch))
+        ask = recorder.asking(self._ask) if recorder else self._ask
+        source = leased_minibatches(ask, problem, self._config.minibatch_size)
+        minibatches = prefetched(source, self._config.prefetch)
+        replica.run(recorder.taking(minibatches) if recorder else minibatches)
         self._send_progress(replica)
 
     def close(self) -> None:
         self._link.close()
         if self._server:
             self._server.close()
+        if self._recorder:
+            self._recorder.close()
 
     def _listen(self) -> None:
         """Receive what the coordinator says until it hangs up."""
@@ -132,3 +139,7 @@ class _ReplicaSession:
             refused=tally.refused,
         )
         self._reported = now
+
+
+def _recorder(run: RunSpec, identity: tuple[int, int]) -> Recorder | None:
+    return Recorder(run.record / f"{segment_name(*identity)}.jsonl") if run.record else None

@@ -61,13 +61,23 @@ class ParameterShard:
     """
 
     def __init__(
-        self, state: ShardState, rule: UpdateRule, epoch: int, max_staleness: int | None = None
+        self,
+        state: ShardState,
+        rule: UpdateRule,
+        epoch: int,
+        max_staleness: int | None = None,
+        record: Callable[[int, Push], None] | None = None,
     ) -> None:
-        """Take over `state`. If a push was interrupted, call `finish_interrupted` before use."""
+        """Take over `state`. If a push was interrupted, call `finish_interrupted` before use.
+
+        Args:
+            record: called with each push and the version it makes, before it is begun.
+        """
         self._state = state
         self._rule = rule
         self._epoch = epoch
         self._max_staleness = max_staleness
+        self._record = record
         self._scratch = torch.empty(min(BLOCK, state.values.numel()), dtype=state.values.dtype)
         self._row_of: dict[Holder, int] = {}
         if state["owner_epoch"] >= epoch:
@@ -111,6 +121,8 @@ class ParameterShard:
             return Applied(self.version, 0, duplicate=True)
         staleness = self.version - push.fetched_version
         self._check_push(push, grad, staleness)
+        if self._record:
+            self._record(self.version + 1, push)
         self._begin(row, push, location)
         self._apply_from(0, grad, push.scale)
         self._commit()
@@ -153,6 +165,11 @@ class ParameterShard:
             (int(r["replica"]), int(r["incarnation"])): Progress(int(r["lease"]), int(r["upto"]))
             for r in rows
         }
+
+    def sequences(self) -> dict[Holder, int]:
+        """The highest sequence number applied of each life that may still push."""
+        rows = self._state.rows[(self._state.rows["used"] == 1) & (self._state.rows["fenced"] == 0)]
+        return {(int(r["replica"]), int(r["incarnation"])): int(r["high"]) for r in rows}
 
     def copy(self) -> tuple[Tensor, dict[str, Tensor], int]:
         """Copies of values and slots, and the version they belong to."""

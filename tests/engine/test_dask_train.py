@@ -14,11 +14,12 @@ import pytest
 import torch
 from distributed import Client
 
-from engine import memory
+from engine import checkpoint, memory
 from engine.config import ClusterConfig, DownpourConfig, MomentumConfig
 from engine.dask_train import train_downpour
 from engine.inprocess import train_in_process
 from engine.instructions import RunFailedError
+from engine.replay import replay
 from tasks.cluster import open_cluster
 from tests.engine import doomed
 from tests.engine.fuses import FUSES, broken, fused
@@ -70,7 +71,7 @@ def test_killed_and_frozen_processes_cost_no_update_and_repeat_none(client, tmp_
     # Beside that, the fuses kill one replica and stop one.
     heard = Meddler(When("progress", 3, kill_both_shards))
     factory = functools.partial(fused, str(tmp_path), pause_s=0.002)
-    settings = config(num_epochs=40)
+    settings = config(num_epochs=40, record=True)
     result = train_downpour(client, factory, settings, CLUSTER, tmp_path, {}, heard)
 
     assert all((tmp_path / fuse).exists() for fuse in FUSES)
@@ -87,6 +88,11 @@ def test_killed_and_frozen_processes_cost_no_update_and_repeat_none(client, tmp_
         expected = 40 * MINIBATCHES_PER_EPOCH
         assert expected - unplanned <= shard.version <= expected
     assert memory_left() == []
+    start, end = checkpoint.read(tmp_path / "checkpoints" / "000000"), latest(tmp_path)
+    vectors = [(start.read_shard(k), 0) for k in range(2)]
+    versions = [shard.version for shard in end.shards]
+    replayed = replay(classifier(), settings, tmp_path / "record" / "000000", vectors, versions)
+    assert torch.equal(replayed, result.parameters)
 
     again = train_downpour(client, factory, settings, CLUSTER, tmp_path, {})
     assert again.already_complete
