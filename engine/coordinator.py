@@ -15,6 +15,9 @@ from engine.schedule import scale_at
 from engine.seats import ReplicaSeat, Seat, ShardSeat
 from engine.snapshots import Snapshots
 
+#: So many lives of a role in a row that end before they do anything: the next one will, too.
+MAX_FRUITLESS = 3
+
 
 class Coordinator:
     """Drives one Downpour run; see the module's docstring for the conversation."""
@@ -123,10 +126,22 @@ class Coordinator:
     def _hear_replica(self, index: int, message: Message) -> list[Instruction]:
         match message["op"]:
             case "lease":
+                self._replicas[index].fruitless = 0
                 return self._lend(index)
+            case "quarantine":
+                return self._quarantine(index, str(message["reason"]))
             case "progress":
                 return self._count(index, message)
         return []
+
+    def _quarantine(self, index: int, reason: str) -> list[Instruction]:
+        """A replica gives up, because none of its gradients is of use; the others go on."""
+        seat = self._replicas[index]
+        seat.quarantined = True
+        if all(replica.quarantined for replica in self._replicas):
+            raise RunFailedError(f"every replica computes gradients without value; last: {reason}")
+        values = {"replica": index, "incarnation": seat.incarnation, "reason": reason}
+        return [Record("replica_quarantined", values)]
 
     def _lend(self, index: int) -> list[Instruction]:
         seat = self._replicas[index]
@@ -169,12 +184,15 @@ class Coordinator:
     def _lose_replica(self, index: int, reason: str) -> list[Instruction]:
         seat = self._replicas[index]
         seat.peer = None
-        if self._ledger.complete or not seat.welcomed:
+        if self._ledger.complete:
             return []
-        self._check_restarts("replica", index, seat, reason)
+        if not seat.quarantined:
+            self._check_restarts("replica", index, seat, reason)
+        values = {"replica": index, "incarnation": seat.incarnation, "pid": seat.pid}
+        if not seat.welcomed:
+            return [Record("replica_lost", values | {"reason": reason})]
         holder = (index, seat.incarnation)
         self._settling[holder] = {}
-        values = {"replica": index, "incarnation": seat.incarnation, "pid": seat.pid}
         fences = [self._fence(shard, holder) for shard in self._shards if shard.address]
         return [Record("replica_lost", values | {"reason": reason}), *fences]
 
@@ -209,6 +227,7 @@ class Coordinator:
     def _serving(self, index: int, message: Message) -> list[Instruction]:
         seat = self._shards[index]
         seat.address = (message["host"], message["port"])
+        seat.fruitless = 0
         values = {"shard": index, "epoch": seat.epoch, "version": message["version"]}
         values |= {"restored_from": message["restored_from"], "pid": seat.pid}
         moved = {"op": "shard", "index": index, "address": (*seat.address, seat.epoch)}
@@ -258,6 +277,13 @@ class Coordinator:
 
     def _check_restarts(self, role: str, index: int, seat: Seat, reason: str) -> None:
         seat.restarts += 1
+        seat.fruitless += 1
+        if seat.fruitless > MAX_FRUITLESS:
+            raise RunFailedError(
+                f"{role} {index} was lost {seat.fruitless} times in a row before it did anything, "
+                f"last as process {seat.pid} of worker {seat.worker} ({reason}): a library or its "
+                "data may be missing or broken there"
+            )
         if seat.restarts > self._cluster.max_restarts:
             raise RunFailedError(
                 f"{role} {index} was lost {seat.restarts} times, cluster.max_restarts="

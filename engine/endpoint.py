@@ -16,10 +16,12 @@ from engine.frames import (
     Buffer,
     Message,
     ProtocolError,
+    accepted,
     as_bytes,
     is_token,
     listen,
     receive,
+    receive_greeting,
     send,
     shut,
 )
@@ -85,12 +87,7 @@ class ShardEndpoint:
             shut(sock)
 
     def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:  # closed
-                return
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for sock in accepted(self._listener):
             self._connections.add(sock)
             threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
@@ -111,9 +108,7 @@ class ShardEndpoint:
             self._connections.discard(sock)
 
     def _greet(self, sock: socket.socket) -> "_Session":
-        hello = receive(sock)
-        if not is_token(hello.get("token"), self._token):
-            raise ProtocolError("a stranger without the run's token")
+        hello = receive_greeting(sock, self._token)
         if hello["op"] != "hello" or hello.get("size") != self._place.size:
             message = (
                 f"replica has {hello.get('size')} parameters, shard expects {self._place.size}"

@@ -4,6 +4,7 @@ import logging
 import queue
 import threading
 import time
+from contextlib import suppress
 
 from engine.clipping import with_clipping
 from engine.config import DownpourConfig
@@ -13,7 +14,7 @@ from engine.link import Directory, RemoteServer, ShardAddress, StoppedError
 from engine.loader import LeaseReply, leased_minibatches, prefetched
 from engine.problem import Problem, ProblemFactory
 from engine.record import RecordedServer, Recorder
-from engine.replica import FencedReplicaError, Replica
+from engine.replica import FencedReplicaError, QuarantinedReplicaError, Replica
 from engine.run_spec import RunSpec, segment_name
 from engine.segment import Segment
 
@@ -25,7 +26,7 @@ def run_replica(
     run: RunSpec, index: int, factory: ProblemFactory, config: DownpourConfig, worker: str
 ) -> None:
     """Work as one model replica until every sample counts; after a fenced life starts a new one."""
-    problem = with_clipping(factory(), config.clip)
+    problem: Problem | None = None
     while True:
         try:
             session = _ReplicaSession(run, index, config, worker)
@@ -33,7 +34,12 @@ def run_replica(
             log.warning("replica %d: the coordinator is gone: %s", index, error)
             return
         try:
+            # Only now, so that a process that dies of it is missed.
+            problem = problem or with_clipping(factory(), config.clip)
             session.work(problem)
+            return
+        except QuarantinedReplicaError as error:
+            session.quarantine(str(error))
             return
         except (FencedReplicaError, ConnectionError, StoppedError) as error:
             if session.stopped:
@@ -89,6 +95,12 @@ class _ReplicaSession:
         minibatches = prefetched(source, self._config.prefetch)
         replica.run(recorder.taking(minibatches) if recorder else minibatches)
         self._send_progress(replica)
+
+    def quarantine(self, reason: str) -> None:
+        """Tell the coordinator not to expect this replica again."""
+        log.warning("replica %d gives up: %s", self._index, reason)
+        with suppress(ConnectionError):
+            self._link.send("quarantine", reason=reason)
 
     def close(self) -> None:
         self._link.close()
