@@ -161,11 +161,13 @@ def keep(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def newest(checkpoints: Path, identity: Mapping[str, str]) -> Checkpoint | None:
-    """The newest complete checkpoint, or None; a damaged one is skipped with a warning.
+    """The newest complete checkpoint, None without any; a damaged one is skipped with a warning.
 
     Raises:
         CheckpointMismatchError: it belongs to a run of another identity.
+        CheckpointError: there are checkpoints and all are damaged; the message names each.
     """
+    damaged = []
     for folder in sorted(checkpoints.glob("[0-9]" * 6), reverse=True):
         try:
             checkpoint = read(folder)
@@ -174,8 +176,16 @@ def newest(checkpoints: Path, identity: Mapping[str, str]) -> Checkpoint | None:
                 checkpoint.read_shard(shard)
         except CheckpointError as error:
             log.warning("checkpoint skipped: %s", error)
+            damaged.append(str(error))
             continue
         return checkpoint
+    if damaged:
+        raise CheckpointError(
+            "every checkpoint is damaged:\n"
+            + "".join(f"  {line}\n" for line in damaged)
+            + f"Starting over would lose the run: restore one of them, or remove {checkpoints} "
+            "to begin anew."
+        )
     return None
 
 

@@ -4,7 +4,7 @@ Messages and the clock come in as arguments, instructions go out; sockets, files
 `engine.coordinator_server` and `engine.dask_train`. It never holds a parameter vector.
 
     replica: hello → welcome, then lease* and progress*, heartbeats in between
-    shard:   hello → assign → serving, then fence* and snapshot* on our demand
+    shard:   hello → assign → serving, then fence* and (snapshot → held → cut → snapshotted)*
 """
 
 from collections.abc import Mapping
@@ -19,6 +19,9 @@ from engine.schedule import scale_at
 from engine.seats import ReplicaSeat, Seat, ShardSeat
 from engine.snapshots import Snapshots
 from engine.warm_start import WarmStart
+
+#: So many lives of a role in a row that end before they do anything: the next one will, too.
+MAX_FRUITLESS = 3
 
 
 class Coordinator:
@@ -136,10 +139,22 @@ class Coordinator:
     def _hear_replica(self, index: int, message: Message) -> list[Instruction]:
         match message["op"]:
             case "lease":
+                self._replicas[index].fruitless = 0
                 return self._lend(index)
+            case "quarantine":
+                return self._quarantine(index, str(message["reason"]))
             case "progress":
                 return self._count(index, message)
         return []
+
+    def _quarantine(self, index: int, reason: str) -> list[Instruction]:
+        """A replica gives up, because none of its gradients is of use; the others go on."""
+        seat = self._replicas[index]
+        seat.quarantined = True
+        if all(replica.quarantined for replica in self._replicas):
+            raise RunFailedError(f"every replica computes gradients without value; last: {reason}")
+        values = {"replica": index, "incarnation": seat.incarnation, "reason": reason}
+        return [Record("replica_quarantined", values)]
 
     def _lend(self, index: int) -> list[Instruction]:
         seat = self._replicas[index]
@@ -182,12 +197,15 @@ class Coordinator:
     def _lose_replica(self, index: int, reason: str) -> list[Instruction]:
         seat = self._replicas[index]
         seat.peer = None
-        if self._ledger.complete or not seat.welcomed:
+        if self._ledger.complete:
             return []
-        self._check_restarts("replica", index, seat, reason)
+        if not seat.quarantined:
+            self._check_restarts("replica", index, seat, reason)
+        values = {"replica": index, "incarnation": seat.incarnation, "pid": seat.pid}
+        if not seat.welcomed:
+            return [Record("replica_lost", values | {"reason": reason})]
         holder = (index, seat.incarnation)
         self._settling[holder] = {}
-        values = {"replica": index, "incarnation": seat.incarnation, "pid": seat.pid}
         fences = [self._fence(shard, holder) for shard in self._shards if shard.address]
         return [Record("replica_lost", values | {"reason": reason}), *fences]
 
@@ -202,6 +220,10 @@ class Coordinator:
                 return self._serving(index, message)
             case "fenced":
                 return self._fenced(index, message)
+            case "held":
+                cut = self._snapshots.hold(index, message)
+                peers = [s.peer for s in self._shards if s.peer is not None] if cut else []
+                return [Send(peer, cut) for peer in peers if cut]
             case "snapshotted":
                 commit = self._snapshots.answer(index, message, self._num_steps, now)
                 return [*self._committed(commit, now), *self._stopped()] if commit else []
@@ -228,6 +250,7 @@ class Coordinator:
     def _serving(self, index: int, message: Message) -> list[Instruction]:
         seat = self._shards[index]
         seat.address = (message["host"], message["port"])
+        seat.fruitless = 0
         values = {"shard": index, "epoch": seat.epoch, "version": message["version"]}
         values |= {"restored_from": message["restored_from"], "pid": seat.pid}
         moved = {"op": "shard", "index": index, "address": (*seat.address, seat.epoch)}
@@ -277,6 +300,13 @@ class Coordinator:
 
     def _check_restarts(self, role: str, index: int, seat: Seat, reason: str) -> None:
         seat.restarts += 1
+        seat.fruitless += 1
+        if seat.fruitless > MAX_FRUITLESS:
+            raise RunFailedError(
+                f"{role} {index} was lost {seat.fruitless} times in a row before it did anything, "
+                f"last as process {seat.pid} of worker {seat.worker} ({reason}): a library or its "
+                "data may be missing or broken there"
+            )
         if seat.restarts > self._cluster.max_restarts:
             raise RunFailedError(
                 f"{role} {index} was lost {seat.restarts} times, cluster.max_restarts="

@@ -69,6 +69,7 @@ def train_downpour(
         dtype=problem.layout.dtype,
         slices=slices,
         heartbeat_interval_s=cluster.heartbeat_interval_s,
+        record=folder / "record" / start.folder.name if config.record else None,
     )
     events = EventLog(folder / "events.jsonl", listen, start.elapsed_s)
     training = Training(server, run, problem, config, cluster, identity, start, events)

@@ -54,6 +54,11 @@ def _texts(row: Event) -> tuple[str, str] | None:
                 f"Replica {row['replica']} was back, in its life {row['incarnation']}.",
                 "It fetched the newest parameters and took the next samples.",
             )
+        case "replica_quarantined":
+            return (
+                f"Replica {row['replica']} was left out: {row['reason']}.",
+                "Its samples were given to the others.",
+            )
         case "shard_lost":
             return (
                 f"Parameter shard {row['shard']} was lost: {row['reason']}.",
