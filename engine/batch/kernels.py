@@ -1,0 +1,117 @@
+"""Commands carried out on the slices of one shard, and shards' answers put together."""
+
+from collections.abc import Mapping, MutableMapping, Sequence
+
+import torch
+from torch import Tensor
+
+from engine.batch.vector import (
+    Combine,
+    Command,
+    KeepSigns,
+    MaxAbs,
+    Multiply,
+    Orthant,
+    Products,
+    PseudoGradient,
+    Reduction,
+    SumAbs,
+    Write,
+    num_scalars,
+    reads,
+)
+
+#: Elements worked on at a time: the rows of a Gram matrix stay in the processor's cache.
+BLOCK = 8192
+
+
+def check_known(commands: Sequence[Command], vectors: Mapping[str, Tensor]) -> None:
+    """Raise KeyError if the batch reads a vector that neither exists nor is written before."""
+    known = set(vectors)
+    for command in commands:
+        if unknown := sorted(set(reads(command)) - known):
+            raise KeyError(f"{command} reads {unknown}, the store has {sorted(known)}")
+        if not isinstance(command, Reduction):
+            known.add(command.target)
+
+
+def carry_out(command: Command, vectors: MutableMapping[str, Tensor]) -> list[float]:
+    """Carry out one command on this shard's slices, each (n,); return the shard's share.
+
+    The target must exist in `vectors` (see `engine.batch.vector.writes`).
+    """
+    if isinstance(command, Reduction):
+        return _reduce(command, vectors)
+    for part in _blocks(vectors[command.target].numel()):
+        names = (command.target, *reads(command))
+        _write(command, {name: vectors[name][part] for name in names})
+    return []
+
+
+def merge(commands: Sequence[Command], shares: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """One batch's answers from every shard's, in the order of the shards.
+
+    Args:
+        shares: for each shard its scalars for the whole batch, one after another.
+    """
+    largest = [isinstance(c, MaxAbs) for c in commands for _ in range(num_scalars(c))]
+    return tuple(
+        _largest(column) if take_largest else sum(column)
+        for take_largest, column in zip(largest, zip(*shares, strict=True), strict=True)
+    )
+
+
+def _largest(values: Sequence[float]) -> float:
+    return max(values, key=lambda value: (value != value, value))  # NaN counts as the largest
+
+
+def _write(command: Write, vectors: Mapping[str, Tensor]) -> None:
+    match command:
+        case Combine(target, terms):
+            _combine(vectors[target], [(c, vectors[name]) for c, name in terms])
+        case Multiply(target, left, right):
+            torch.mul(vectors[left], vectors[right], out=vectors[target])
+        case PseudoGradient(target, point, grad, l1):
+            x, g = vectors[point], vectors[grad]
+            at_zero = g.sign() * (g.abs() - l1).clamp_(min=0)
+            torch.where(x == 0, at_zero, g + l1 * x.sign(), out=vectors[target])
+        case Orthant(target, point, pseudo):
+            x = vectors[point]
+            torch.where(x == 0, -vectors[pseudo].sign(), x.sign(), out=vectors[target])
+        case KeepSigns(target, values, signs):
+            kept = vectors[values]
+            torch.mul(kept, kept.sign() == vectors[signs].sign(), out=vectors[target])
+
+
+def _combine(target: Tensor, terms: Sequence[tuple[float, Tensor]]) -> None:
+    if not terms:
+        target.zero_()
+        return
+    (coefficient, vector), *rest = terms
+    torch.mul(vector, coefficient, out=target)
+    for coefficient, vector in rest:
+        target.add_(vector, alpha=coefficient)
+
+
+def _reduce(command: Reduction, vectors: Mapping[str, Tensor]) -> list[float]:
+    match command:
+        case Products(left, right):
+            return _products([vectors[n] for n in left], [vectors[n] for n in right])
+        case SumAbs(name):
+            vector = vectors[name]
+            return [sum(float(vector[p].double().abs().sum()) for p in _blocks(len(vector)))]
+        case MaxAbs(name):
+            return [float(vectors[name].abs().max())]
+
+
+def _products(left: Sequence[Tensor], right: Sequence[Tensor]) -> list[float]:
+    total = torch.zeros(len(left), len(right), dtype=torch.float64)
+    for part in _blocks(len(left[0])):
+        rows = torch.stack([v[part] for v in left]).double()
+        total += rows @ torch.stack([v[part] for v in right]).double().T
+    products: list[float] = total.flatten().tolist()
+    return products
+
+
+def _blocks(size: int) -> list[slice]:
+    return [slice(first, min(first + BLOCK, size)) for first in range(0, size, BLOCK)]

@@ -1,0 +1,69 @@
+"""What a batch optimiser wants done next: the instructions that its generator yields.
+
+An optimiser is a generator of instructions that makes decisions from scalars only. Whoever
+drives it carries them out: `engine.batch.minimise` on vectors of this process, a coordinator on
+parameter shards and with the help of replicas.
+
+What a committed record names stays untouched until the next `Commit`: an optimiser that is killed
+in between goes on from the record as if it had just been written, and comes to the same iterates.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from engine.batch.vector import Command
+
+
+class Span(NamedTuple):
+    """Samples [start, stop) of the order in which the problem numbers them."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Carry out a batch of commands; answer with its scalars. One round trip."""
+
+    commands: tuple[Command, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate:
+    """Answer with the mean loss at the vector `point`; may be NaN or infinite.
+
+    With `grad`, that vector is overwritten with the gradient of the mean loss.
+    Without `samples`, over the full batch.
+    """
+
+    point: str
+    grad: str | None
+    samples: Span | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Keep `record` (JSON-able scalars and names) in place of the one before; answer None."""
+
+    record: dict[str, Any]
+
+
+Instruction = Run | Evaluate | Commit
+Answer = tuple[float, ...] | float | None
+
+
+def run(*commands: Command) -> Generator[Instruction, Answer, tuple[float, ...]]:
+    """`scalars = yield from run(...)`."""
+    answer = yield Run(commands)
+    assert isinstance(answer, tuple)
+    return answer
+
+
+def evaluate(
+    point: str, grad: str | None, samples: Span | None = None
+) -> Generator[Instruction, Answer, float]:
+    """`loss = yield from evaluate(...)`."""
+    answer = yield Evaluate(point, grad, samples)
+    assert isinstance(answer, float)
+    return answer
