@@ -55,6 +55,9 @@ class OrthantPath:
             SumAbs(self.trial),
         )
 
+    def evaluate(self, gradient: bool) -> Ask[float]:
+        return evaluate(self.trial, self.grad if gradient else None)
+
     def study(self, step_length: float) -> tuple[Command, ...]:
         return (
             PseudoGradient(self.pseudo, self.trial, self.grad, self._l1),
