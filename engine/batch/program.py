@@ -24,6 +24,16 @@ class Span(NamedTuple):
     start: int
     stop: int
 
+    def pieces(self, num_samples: int) -> tuple["Span", ...]:
+        """The same samples as one or two spans within [0, num_samples)."""
+        if self.stop - self.start > num_samples:
+            raise ValueError(f"{self} is longer than the problem's {num_samples} samples")
+        start = self.start % num_samples
+        stop = start + self.stop - self.start
+        if stop <= num_samples:
+            return (Span(start, stop),)
+        return (Span(start, num_samples), Span(0, stop - num_samples))
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
