@@ -2,8 +2,8 @@
 
     python -m examples.matrix_factorisation
 
-A seventh of a minute; the root mean square error on pixels that nobody saw should be near 0.16,
-against 0.28 for each pixel's mean. The gradient is written by hand: no module, no autograd.
+Ten seconds; the root mean square error on pixels that nobody saw should be 0.177 to 0.18,
+against 0.271 for each pixel's mean. The gradient is written by hand: no module, no autograd.
 """
 
 from collections.abc import Iterator
@@ -46,7 +46,8 @@ class MatrixFactorisation:
 
     def minibatches(self, lease: Lease, size: int) -> Iterator[Minibatch]:
         unit = self._entries.tensor_split(NUM_UNITS)[lease.unit]
-        for part in unit[lease.start : lease.stop].split(size):
+        for start in range(lease.start, lease.stop, size):
+            part = unit[start : min(start + size, lease.stop)]
             yield Minibatch(part, len(part))
 
     def gradient_(self, parameters: Tensor, payload: Tensor, grad: Tensor) -> float:
@@ -74,7 +75,7 @@ class MatrixFactorisation:
         return (images[rows] * pixels[columns]).sum(1) - self._matrix[rows, columns]
 
 
-def digits(rank: int = 8, l2: float = 2e-5) -> MatrixFactorisation:
+def digits(rank: int = 16, l2: float = 4e-5) -> MatrixFactorisation:
     """1,797 images of 64 pixels from 0 to 1, less each pixel's mean, a part of them hidden."""
     matrix = torch.from_numpy(load_digits().data / 16)
     known = torch.rand(matrix.shape, generator=torch.Generator().manual_seed(1)) > HIDDEN_FRACTION
@@ -83,15 +84,20 @@ def digits(rank: int = 8, l2: float = 2e-5) -> MatrixFactorisation:
 
 
 def main() -> None:
+    torch.set_num_threads(1)  # small operations: threads would wait for each other
     problem = digits()
     batch = FullBatch(problem, minibatch_size=20_000)
     baseline = problem.validate(torch.zeros(problem.layout.size, dtype=torch.float64))
     print(f"{'mean of the pixel':28} error {baseline['rmse']:.4f}")
     configs: tuple[OptimiserConfig, ...] = (
-        LbfgsConfig(max_iterations=100),
-        ConjugateConfig(max_iterations=100),
+        LbfgsConfig(gradient_tolerance=1e-7, max_iterations=200),
+        ConjugateConfig(gradient_tolerance=1e-7, max_iterations=200),
         MultibatchConfig(
-            num_samples=batch.num_samples, batch_size=8000, growth=1.1, max_iterations=100
+            num_samples=batch.num_samples,
+            batch_size=8000,
+            growth=1.1,
+            gradient_tolerance=1e-7,
+            max_iterations=200,
         ),
     )
     for config in configs:
@@ -99,7 +105,7 @@ def main() -> None:
         error = problem.validate(best.point)["rmse"]
         at = best.solution.iterate
         print(f"{config.name:28} error {error:.4f}, {at.iteration} iterations, {dict(at.counts)}")
-    downpour = DownpourConfig(minibatch_size=500, num_epochs=40, rule=AdagradConfig(gamma=0.1))
+    downpour = DownpourConfig(minibatch_size=1000, num_epochs=20, rule=AdagradConfig(gamma=0.1))
     result = train_in_process(problem, downpour, num_replicas=4, num_shards=2)
     error = problem.validate(result.parameters)["rmse"]
     print(f"{'Downpour, 4 replicas':28} error {error:.4f}, {downpour.num_epochs} epochs")

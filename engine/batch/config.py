@@ -28,7 +28,8 @@ class WolfeConfig:
     c2: float = Field(default=0.9, gt=0.0, lt=1.0)
     interval_tolerance: float = Field(default=0.1, ge=0.0)  # relative width at which to give up
     max_trials: int = Field(default=20, ge=1)
-    #: Relative error of a loss; where the loss changes by less, the slopes alone decide.
+    #: Relative error of a loss; where the loss changes by less, the slopes alone decide. About
+    #: 1e-7 for a problem that computes in single precision.
     rounding: float = Field(default=1e-15, ge=0.0)
 
     def __post_init__(self) -> None:

@@ -1,10 +1,13 @@
 """Every optimiser: where it ends and what it costs."""
 
+import math
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from engine.batch.config import (
@@ -52,6 +55,30 @@ def test_line_search_methods_find_the_bottom_of_narrow_valleys(name, objective, 
     best = minimise(objective, initial, SMOOTH[name])
     assert best.solution.outcome is Outcome.GRADIENT
     torch.testing.assert_close(best.point, torch.ones_like(initial), rtol=0, atol=1e-8)
+
+
+@settings(max_examples=40)
+@given(
+    name=st.sampled_from(["lbfgs", "two loops", "backtracking", "conjugate"]),
+    size=st.integers(1, 8),
+    seed=st.integers(0, 10_000),
+    condition=st.floats(1, 1e4),
+)
+def test_line_search_methods_solve_random_quadratics(name, size, seed, condition):
+    generator = torch.Generator().manual_seed(seed)
+    axes = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))[0]
+    matrix = axes @ torch.diag(torch.logspace(0, math.log10(condition), size).double()) @ axes.T
+    solution = torch.randn(size, generator=generator, dtype=torch.float64)
+
+    def objective(x: Tensor, grad: Tensor | None, samples: object = None) -> float:
+        product = matrix @ (x - solution)
+        if grad is not None:
+            grad.copy_(product)
+        return float(product.dot(x - solution) / 2)
+
+    best = minimise(objective, zeros(size), SMOOTH[name])
+    assert best.solution.outcome is Outcome.GRADIENT
+    torch.testing.assert_close(best.point, solution, rtol=0, atol=1e-7)
 
 
 def test_descent_takes_the_steps_of_torch():
