@@ -97,7 +97,7 @@ class MultibatchConfig(BatchConfig):
 
     name: Literal["multibatch"] = "multibatch"
     num_samples: int = Field(ge=1)  # in the problem
-    batch_size: int = Field(ge=1)  # samples of the first batch
+    batch_size: int = Field(ge=2)  # samples of the first batch
     growth: float = Field(default=1.0, ge=1.0)  # next batch's size / this one's
     overlap: float = Field(default=0.2, gt=0.0, le=0.5)  # part of a batch that the next one shares
     history_length: int = Field(default=10, ge=1, le=100)

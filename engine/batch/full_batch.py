@@ -42,11 +42,10 @@ class FullBatch:
         return loss / num_seen
 
     def _minibatches(self, samples: Span | None) -> Iterator[Minibatch]:
-        whole = Span(0, self.num_samples)
-        for piece in (samples or whole).pieces(self.num_samples):
-            for unit, first in enumerate(self._firsts[:-1]):
-                start = max(piece.start - first, 0)
-                stop = min(piece.stop - first, self._problem.unit_sizes[unit])
-                if start < stop:
-                    lease = Lease(0, 0, unit, start, stop)
-                    yield from self._problem.minibatches(lease, self._minibatch_size)
+        span = samples or Span(0, self.num_samples)
+        for unit, first in enumerate(self._firsts[:-1]):
+            start = max(span.start - first, 0)
+            stop = min(span.stop - first, self._problem.unit_sizes[unit])
+            if start < stop:
+                lease = Lease(0, 0, unit, start, stop)
+                yield from self._problem.minibatches(lease, self._minibatch_size)

@@ -16,23 +16,15 @@ from engine.batch.vector import Command
 
 
 class Span(NamedTuple):
-    """Samples start to stop - 1 of the order in which the problem numbers them.
-
-    Position p stands for sample p modulo the number of samples; no span is longer than that.
-    """
+    """Samples start to stop - 1, numbered through the problem's units."""
 
     start: int
     stop: int
 
-    def pieces(self, num_samples: int) -> tuple["Span", ...]:
-        """The same samples as one or two spans within [0, num_samples)."""
-        if self.stop - self.start > num_samples:
-            raise ValueError(f"{self} is longer than the problem's {num_samples} samples")
-        start = self.start % num_samples
-        stop = start + self.stop - self.start
-        if stop <= num_samples:
-            return (Span(start, stop),)
-        return (Span(start, num_samples), Span(0, stop - num_samples))
+    @property
+    def length(self) -> int:
+        """Number of samples."""
+        return self.stop - self.start
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ def logistic(data: tuple[Tensor, Tensor], l2: float) -> Objective:
     points, labels = data
 
     def objective(w: Tensor, grad: Tensor | None, samples: Span | None = None) -> float:
-        rows = torch.arange(*(samples or (0, len(labels)))) % len(labels)
+        rows = slice(*(samples or (0, len(labels))))
         x, y = points[rows], labels[rows]
         margins = y * (x @ w)
         if grad is not None:

@@ -25,8 +25,6 @@ def by_autograd(rows: list[int]) -> tuple[float, torch.Tensor]:
     [
         (None, list(range(NUM_SAMPLES))),
         (Span(35, 75), list(range(35, 75))),
-        (Span(100, 130), [*range(100, NUM_SAMPLES), *range(10)]),
-        (Span(NUM_SAMPLES + 3, NUM_SAMPLES + 9), list(range(3, 9))),
     ],
 )
 def test_loss_and_gradient_are_the_means_over_the_span(span, rows, minibatch_size):
@@ -38,11 +36,6 @@ def test_loss_and_gradient_are_the_means_over_the_span(span, rows, minibatch_siz
     assert loss == pytest.approx(expected, rel=1e-5)
     torch.testing.assert_close(grad, expected_grad, rtol=1e-4, atol=1e-6)
     assert batch(problem.initial(), None, span) == loss
-
-
-def test_a_span_longer_than_the_data_is_refused():
-    with pytest.raises(ValueError, match="longer than the problem's 120 samples"):
-        FullBatch(classifier(), 10)(torch.zeros(83), None, Span(0, NUM_SAMPLES + 1))
 
 
 def test_a_network_is_trained_by_batches_small_and_large():
