@@ -1,9 +1,10 @@
 """A torch module on your own arrays, by two replicas and two parameter shards: four processes."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from engine import library as lib
 from tasks.cluster import open_cluster  # plain Dask
@@ -12,11 +13,11 @@ x = np.random.default_rng(0).normal(size=(4000, 8)).astype("float32")
 data = lib.Arrays(x, (x[:, 0] * x[:, 1] > 0).astype("int64"))
 
 
-def loss(net, batch):
+def loss(net: nn.Module, batch: Any) -> Tensor:
     return nn.functional.cross_entropy(net(batch[0]), batch[1])
 
 
-def problem():
+def problem() -> lib.TorchProblem:
     net = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 2))
     return lib.TorchProblem(net, loss, data.unit_sizes, data.minibatches)
 
