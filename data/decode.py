@@ -10,13 +10,14 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from data.jpeg_segments import cut_below, read_segments
+
 RgbImage = npt.NDArray[np.uint8]  # (H, W, 3)
 
 FULL_SCALE: Final = 8  # JPEG scales are counted in eighths, as the format's 8x8 blocks are
 FAST_SCALES: Final = (1, 2, 4, 8)  # eighths; the scales between are slower than full decoding
 # Left out on purpose: formats that start a program (EPS) and those that hold no photographs.
 FORMATS: Final = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-EXIF_MARK: Final = b"Exif\x00\x00"
 EXIF_ORIENTATION: Final = 0x0112
 EXTENSIONS: Final = {
     b"\xff\xd8\xff": "jpg",
@@ -36,7 +37,9 @@ class UndecodableImage(ValueError):
     """The bytes are no image that can be used. The text is a predicate: "is empty: 0 bytes"."""
 
 
-def decode_rgb(data: bytes, max_pixels: int, eighths: int = FULL_SCALE) -> RgbImage:
+def decode_rgb(
+    data: bytes, max_pixels: int, eighths: int = FULL_SCALE, num_rows: int | None = None
+) -> RgbImage:
     """Decode one image by these rules.
 
     EXIF orientation is applied; transparency is laid on white; grey, palette, CMYK and YCbCr are
@@ -48,6 +51,8 @@ def decode_rgb(data: bytes, max_pixels: int, eighths: int = FULL_SCALE) -> RgbIm
         data: the file's bytes; the format is told from them, never from a name.
         max_pixels: larger images are refused from the header, before anything is allocated.
         eighths: one of FAST_SCALES; a plain JPEG comes back at this scale, anything else whole.
+        num_rows: rows of the result that are needed, from the top: a plain JPEG, which has to be
+            whole, comes back with only these and perhaps a few more.
 
     Returns:
         (H, W, 3), writable. When scaled, each side is ceil(side * eighths / 8): a pixel stands for
@@ -59,7 +64,7 @@ def decode_rgb(data: bytes, max_pixels: int, eighths: int = FULL_SCALE) -> RgbIm
     if not data:
         raise UndecodableImage("is empty: 0 bytes")
     if file_extension(data) == "jpg":
-        decoded = _decode_plain_jpeg(data, max_pixels, eighths)
+        decoded = _decode_plain_jpeg(data, max_pixels, eighths, num_rows)
         if decoded is not None:
             return decoded
     return _decode_with_pillow(data, max_pixels)
@@ -77,21 +82,33 @@ def smallest_scale(smallest_side: int, wanted_side: int) -> int:
     )
 
 
-def _decode_plain_jpeg(data: bytes, max_pixels: int, eighths: int) -> RgbImage | None:
+def _decode_plain_jpeg(
+    data: bytes, max_pixels: int, eighths: int, num_rows: int | None
+) -> RgbImage | None:
     """None for the JPEGs that Pillow has to look at: CMYK, with EXIF orientation, or damaged."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return None
     _check_size(width, height, max_pixels)
-    if colours in ("CMYK", "YCCK") or (EXIF_MARK in data and _is_turned(data)):
+    segments = read_segments(data)
+    if segments is None or colours in ("CMYK", "YCCK"):
         return None
+    if segments.has_exif and _is_turned(data):
+        return None
+    strict = True
+    if num_rows is not None and segments.height_at is not None:
+        rows_of_original = -(-num_rows * FULL_SCALE // eighths)
+        whole, data = data, cut_below(data, segments.height_at, rows_of_original)
+        strict = data is whole
+        height = min(height, rows_of_original)
     try:
         rgb: RgbImage = simplejpeg.decode_jpeg(
             data,
             "RGB",
             min_height=-(-int(height) * eighths // FULL_SCALE),
             min_width=-(-int(width) * eighths // FULL_SCALE),
+            strict=strict,
         )
     except ValueError:  # recoverable damage, which Pillow accepts as every other loader does
         return None
