@@ -70,6 +70,15 @@ def file_extension(data: bytes) -> str:
     return next((ext for magic, ext in EXTENSIONS.items() if data.startswith(magic)), "img")
 
 
+def orientation(data: bytes) -> int:
+    """Give the EXIF orientation, 1 to 8, that `decode_rgb` applies; 1: as stored."""
+    if EXIF_MARK not in data and file_extension(data) == "jpg":
+        return 1
+    with _opened(data) as image:
+        value = image.getexif().get(EXIF_ORIENTATION, 1)
+        return value if value in range(1, 9) else 1
+
+
 def smallest_scale(smallest_side: int, wanted_side: int) -> int:
     """Return the smallest of FAST_SCALES that still leaves `wanted_side` pixels, in eighths."""
     return next(
@@ -84,7 +93,7 @@ def _decode_plain_jpeg(data: bytes, max_pixels: int, eighths: int) -> RgbImage |
     except ValueError:
         return None
     _check_size(width, height, max_pixels)
-    if colours in ("CMYK", "YCCK") or (EXIF_MARK in data and _is_turned(data)):
+    if colours in ("CMYK", "YCCK") or orientation(data) != 1:
         return None
     try:
         rgb: RgbImage = simplejpeg.decode_jpeg(
@@ -96,11 +105,6 @@ def _decode_plain_jpeg(data: bytes, max_pixels: int, eighths: int) -> RgbImage |
     except ValueError:  # recoverable damage, which Pillow accepts as every other loader does
         return None
     return rgb
-
-
-def _is_turned(data: bytes) -> bool:
-    with _opened(data) as image:
-        return bool(image.getexif().get(EXIF_ORIENTATION, 1) != 1)
 
 
 def _decode_with_pillow(data: bytes, max_pixels: int) -> RgbImage:
