@@ -8,7 +8,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+
+from data.exif import ORIENTATION_TAG, UPRIGHT, jpeg_orientation
 
 RgbImage = npt.NDArray[np.uint8]  # (H, W, 3)
 
@@ -16,8 +18,15 @@ FULL_SCALE: Final = 8  # JPEG scales are counted in eighths, as the format's 8x8
 FAST_SCALES: Final = (1, 2, 4, 8)  # eighths; the scales between are slower than full decoding
 # Left out on purpose: formats that start a program (EPS) and those that hold no photographs.
 FORMATS: Final = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-EXIF_MARK: Final = b"Exif\x00\x00"
-EXIF_ORIENTATION: Final = 0x0112
+TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # by EXIF orientation
 EXTENSIONS: Final = {
     b"\xff\xd8\xff": "jpg",
     b"\x89PNG": "png",
@@ -71,12 +80,11 @@ def file_extension(data: bytes) -> str:
 
 
 def orientation(data: bytes) -> int:
-    """Give the EXIF orientation, 1 to 8, that `decode_rgb` applies; 1: as stored."""
-    if EXIF_MARK not in data and file_extension(data) == "jpg":
-        return 1
+    """Give the EXIF orientation, 1 to 8, that `decode_rgb` applies; 1: upright as stored."""
+    if file_extension(data) == "jpg":
+        return jpeg_orientation(data)
     with _opened(data) as image:
-        value = image.getexif().get(EXIF_ORIENTATION, 1)
-        return value if value in range(1, 9) else 1
+        return _told_orientation(image)
 
 
 def smallest_scale(smallest_side: int, wanted_side: int) -> int:
@@ -110,7 +118,14 @@ def _decode_plain_jpeg(data: bytes, max_pixels: int, eighths: int) -> RgbImage |
 def _decode_with_pillow(data: bytes, max_pixels: int) -> RgbImage:
     with _opened(data) as image:
         _check_size(*image.size, max_pixels)
-        return np.array(_as_rgb(ImageOps.exif_transpose(image)))
+        is_jpeg = file_extension(data) == "jpg"
+        turn = TURNS.get(jpeg_orientation(data) if is_jpeg else _told_orientation(image))
+        return np.array(_as_rgb(image if turn is None else image.transpose(turn)))
+
+
+def _told_orientation(image: Image.Image) -> int:
+    value = image.getexif().get(ORIENTATION_TAG, UPRIGHT)
+    return value if value in TURNS else UPRIGHT
 
 
 @contextmanager
