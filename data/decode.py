@@ -27,6 +27,8 @@ TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # by EXIF orientation
+# Of a JPEG: a block of 8x8 pixels takes at least one bit. Decoders fill up what is missing.
+MAX_PIXELS_PER_BYTE: Final = 512
 EXTENSIONS: Final = {
     b"\xff\xd8\xff": "jpg",
     b"\x89PNG": "png",
@@ -101,6 +103,8 @@ def _decode_plain_jpeg(data: bytes, max_pixels: int, eighths: int) -> RgbImage |
     except ValueError:
         return None
     _check_size(width, height, max_pixels)
+    if width * height > MAX_PIXELS_PER_BYTE * len(data):
+        raise UndecodableImage(f"has {width}x{height} pixels, but only {len(data)} bytes: is cut")
     if colours in ("CMYK", "YCCK") or orientation(data) != 1:
         return None
     try:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 HEADER_BYTES: Final = 128
-MAX_UNPACKED_BYTES: Final = 64 << 20
+MAX_UNPACKED_BYTES: Final = 16 << 20
 MATRIX, COMPRESSED = 14, 15  # types of elements
 CODES: Final = {1: "b", 2: "B", 3: "h", 4: "H", 5: "i", 6: "I", 7: "f", 9: "d", 12: "q", 13: "Q"}
 TEXT_CODES: Final = {4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}  # without byte order
@@ -33,7 +33,7 @@ def read_structs(data: bytes, variable: str) -> list[dict[str, Field]]:
     """Read a struct array: one dictionary for each element, field name → text or number.
 
     Raises:
-        MatError: no level-5 file, truncated, a compressed part above 64 MB, or no such variable.
+        MatError: no level-5 file, truncated, a compressed part above 16 MB, or no such variable.
     """
     if len(data) < HEADER_BYTES or data[126:128] not in (b"IM", b"MI"):
         raise MatError("is no MATLAB level-5 file: its header lacks the mark MI")
@@ -71,7 +71,10 @@ def _unpacked(element: _Element, order: str) -> _Element:
     data = unpacker.decompress(element.data, MAX_UNPACKED_BYTES)
     if unpacker.unconsumed_tail:
         raise MatError(f"has a part that unpacks to more than {MAX_UNPACKED_BYTES} bytes")
-    return next(_elements(memoryview(data), order))
+    inner = next(_elements(memoryview(data), order), None)
+    if inner is None:
+        raise MatError("is truncated: a compressed part holds nothing")
+    return inner
 
 
 def _structs(parts: list[_Element], order: str) -> list[dict[str, Field]]:
