@@ -50,10 +50,11 @@ class DataConfig:
     """One labelled image data set: where it comes from, how it is staged and read."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")  # names the folder of staged tars
-    source: Literal["builtin", "folder", "archive"]
-    path: str | None = None  # the folder or archive; None for a built-in source
+    source: Literal["builtin", "folder", "archive", "ilsvrc2012"]
+    path: str | None = None  # the folder or archive, or its URL; None for a built-in source
     train_split: str = "train"  # sub-folder of the source that holds the training classes
     test_split: str = "test"
+    check_digests: bool = True  # of archives whose digest is known, officially or by a sums file
     staging: StagingConfig = StagingConfig()
     input: InputConfig = InputConfig()
 
@@ -67,4 +68,4 @@ class DataConfig:
                 f"{', '.join(BUILTIN_NAMES)}; nearest: {nearest}"
             )
         if self.source != "builtin" and self.path is None:
-            raise ValueError(f"source={self.source} needs path: the {self.source} to read")
+            raise ValueError(f"source={self.source} needs path: where to read it")

@@ -8,9 +8,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from data.jpeg_segments import cut_below, read_segments
+from data.exif import ORIENTATION_TAG, UPRIGHT, jpeg_orientation
+from data.jpeg_rows import cut_below
 
 RgbImage = npt.NDArray[np.uint8]  # (H, W, 3)
 
@@ -18,7 +19,17 @@ FULL_SCALE: Final = 8  # JPEG scales are counted in eighths, as the format's 8x8
 FAST_SCALES: Final = (1, 2, 4, 8)  # eighths; the scales between are slower than full decoding
 # Left out on purpose: formats that start a program (EPS) and those that hold no photographs.
 FORMATS: Final = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-EXIF_ORIENTATION: Final = 0x0112
+TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # by EXIF orientation
+# Of a JPEG: a block of 8x8 pixels takes at least one bit. Decoders fill up what is missing.
+MAX_PIXELS_PER_BYTE: Final = 512
 EXTENSIONS: Final = {
     b"\xff\xd8\xff": "jpg",
     b"\x89PNG": "png",
@@ -75,6 +86,14 @@ def file_extension(data: bytes) -> str:
     return next((ext for magic, ext in EXTENSIONS.items() if data.startswith(magic)), "img")
 
 
+def orientation(data: bytes) -> int:
+    """Give the EXIF orientation, 1 to 8, that `decode_rgb` applies; 1: upright as stored."""
+    if file_extension(data) == "jpg":
+        return jpeg_orientation(data)
+    with _opened(data) as image:
+        return _told_orientation(image)
+
+
 def smallest_scale(smallest_side: int, wanted_side: int) -> int:
     """Return the smallest of FAST_SCALES that still leaves `wanted_side` pixels, in eighths."""
     return next(
@@ -91,39 +110,39 @@ def _decode_plain_jpeg(
     except ValueError:
         return None
     _check_size(width, height, max_pixels)
-    segments = read_segments(data)
-    if segments is None or colours in ("CMYK", "YCCK"):
+    if width * height > MAX_PIXELS_PER_BYTE * len(data):
+        raise UndecodableImage(f"has {width}x{height} pixels, but only {len(data)} bytes: is cut")
+    if colours in ("CMYK", "YCCK") or orientation(data) != 1:
         return None
-    if segments.has_exif and _is_turned(data):
-        return None
-    strict = True
-    if num_rows is not None and segments.height_at is not None:
+    shortened = data
+    if num_rows is not None:
         rows_of_original = -(-num_rows * FULL_SCALE // eighths)
-        whole, data = data, cut_below(data, segments.height_at, rows_of_original)
-        strict = data is whole
         height = min(height, rows_of_original)
+        shortened = cut_below(data, rows_of_original)
     try:
         rgb: RgbImage = simplejpeg.decode_jpeg(
-            data,
+            shortened,
             "RGB",
             min_height=-(-int(height) * eighths // FULL_SCALE),
             min_width=-(-int(width) * eighths // FULL_SCALE),
-            strict=strict,
+            strict=shortened is data,
         )
     except ValueError:  # recoverable damage, which Pillow accepts as every other loader does
         return None
     return rgb
 
 
-def _is_turned(data: bytes) -> bool:
-    with _opened(data) as image:
-        return bool(image.getexif().get(EXIF_ORIENTATION, 1) != 1)
-
-
 def _decode_with_pillow(data: bytes, max_pixels: int) -> RgbImage:
     with _opened(data) as image:
         _check_size(*image.size, max_pixels)
-        return np.array(_as_rgb(ImageOps.exif_transpose(image)))
+        is_jpeg = file_extension(data) == "jpg"
+        turn = TURNS.get(jpeg_orientation(data) if is_jpeg else _told_orientation(image))
+        return np.array(_as_rgb(image if turn is None else image.transpose(turn)))
+
+
+def _told_orientation(image: Image.Image) -> int:
+    value = image.getexif().get(ORIENTATION_TAG, UPRIGHT)
+    return value if value in TURNS else UPRIGHT
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from data.boxes import BoxCounts
 from data.publish import published
 
 FORMAT_VERSION: Final = 1
@@ -22,6 +23,7 @@ class ManifestError(ValueError):
 class Quarantined:
     """An image left out of the tars."""
 
+    archive: str  # or folder
     member: str  # its name in the source
     reason: str
 
@@ -38,6 +40,7 @@ class TarEntry:
     num_pixels: int
     rgb_sums: tuple[int, int, int]  # over all pixels: exact, so the mean needs no order
     quarantined: tuple[Quarantined, ...]
+    box_counts: BoxCounts  # how many boxes were kept, mended, dropped
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple, get_args
 
+from data.boxes import Annotation
 from data.config import StagingConfig
 from data.sources.source import ByteRange, Source, SourceSample, Split
 
@@ -20,6 +21,8 @@ class PlannedSample(NamedTuple):
     name: str  # of the original file or member
     label: int
     location: ByteRange
+    archive: str
+    annotation: Annotation | None
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ class TarPlan:
         digest = hashlib.sha256(
             repr((self.class_names, self.max_pixels, self.fingerprint)).encode()
         )
-        for key, name, label, location in self.samples:
-            digest.update(repr((key, name, label, location.num_bytes)).encode())
+        for key, name, label, location, _, annotation in self.samples:
+            digest.update(repr((key, name, label, location.num_bytes, annotation)).encode())
         return digest.hexdigest()
 
 
@@ -78,8 +81,7 @@ def _planned(source: Source, split: Split, seed: int, limit: int | None) -> list
 
     shuffled = sorted(source.samples(split), key=place)[:limit]
     return [
-        PlannedSample(_key(index, sample.name), sample.name, sample.label, sample.location)
-        for index, sample in enumerate(shuffled)
+        PlannedSample(_key(index, sample.name), *sample) for index, sample in enumerate(shuffled)
     ]
 
 

@@ -142,7 +142,9 @@ def _tolerated(
 def _require_few_bad(bad: Sequence[Quarantined], num_images: int, config: DataConfig) -> None:
     fraction = config.staging.max_bad_fraction
     if len(bad) > fraction * num_images:
-        first = "; ".join(f"{image.member} {image.reason}" for image in bad[:SHOWN])
+        first = "; ".join(
+            f"{image.archive}: {image.member} {image.reason}" for image in bad[:SHOWN]
+        )
         raise SourceError(
             f"{origin(config)}: {len(bad)} or more of {num_images} images cannot be used: {first}: "
             f"mend or remove them, or allow more than data.staging.max_bad_fraction={fraction}"

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from webdataset.writer import TarWriter
 
-from data.decode import RgbImage, UndecodableImage, decode_rgb, file_extension
+from data.boxes import Annotation, BoxCounts, fit_boxes
+from data.decode import RgbImage, UndecodableImage, decode_rgb, file_extension, orientation
 from data.manifest import Quarantined, TarEntry, write_entry
 from data.plan import PlannedSample, TarPlan
 from data.publish import published
@@ -21,8 +22,9 @@ def write_tar(plan: TarPlan) -> TarEntry:
     """Make the tar of one plan and record it as finished.
 
     A sample has three members: the image's original bytes, `.cls` (the label as text) and `.json`
-    (class_name; name of the original; width and height as decoded, pixels). Images that cannot be
-    decoded are left out and listed in the entry.
+    (class_name; name of the original; width and height as decoded, pixels; of annotated images also
+    boxes, present, difficult and blacklisted, where known). Images that cannot be decoded are left
+    out and listed in the entry.
 
     Same plan, same bytes. The tar appears under its name only when complete and on disk, and its
     record after it: whoever is interrupted has nothing to clean and repeats one tar.
@@ -43,6 +45,7 @@ def write_tar(plan: TarPlan) -> TarEntry:
         num_pixels=tally.num_pixels,
         rgb_sums=tally.rgb_sums(),
         quarantined=tuple(tally.quarantined),
+        box_counts=tally.box_counts,
     )
     write_entry(record_path(plan.path), entry)
     return entry
@@ -74,6 +77,7 @@ class _Tally:
         self.num_samples = 0
         self.num_pixels = 0
         self.quarantined: list[Quarantined] = []
+        self.box_counts = BoxCounts()
         self._rgb_sums: npt.NDArray[np.int64] = np.zeros(3, np.int64)
 
     def add(self, image: RgbImage) -> None:
@@ -95,19 +99,40 @@ def _decodable(plan: TarPlan, tally: _Tally) -> Iterator[dict[str, Any]]:
         try:
             image = decode_rgb(data, plan.max_pixels)
         except UndecodableImage as error:
-            tally.quarantined.append(Quarantined(sample.name, str(error)))
+            tally.quarantined.append(Quarantined(sample.archive, sample.name, str(error)))
             continue
         tally.add(image)
-        yield _members(sample, plan.class_names[sample.label], data, image)
+        known, counts = _known(sample.annotation, data, image)
+        tally.box_counts = tally.box_counts.plus(counts)
+        yield _members(sample, plan.class_names[sample.label], data, image, known)
 
 
 def _members(
-    sample: PlannedSample, class_name: str, data: bytes, image: RgbImage
+    sample: PlannedSample,
+    class_name: str,
+    data: bytes,
+    image: RgbImage,
+    known: dict[str, Any],
 ) -> dict[str, Any]:
     height, width, _ = image.shape
+    about = {"class_name": class_name, "name": sample.name, "width": width, "height": height}
     return {
         "__key__": sample.key,
         file_extension(data): data,
         "cls": sample.label,
-        "json": {"class_name": class_name, "name": sample.name, "width": width, "height": height},
+        "json": about | known,
     }
+
+
+def _known(
+    annotation: Annotation | None, data: bytes, image: RgbImage
+) -> tuple[dict[str, Any], BoxCounts]:
+    """What the annotation adds to a sample's JSON."""
+    if annotation is None:
+        return {}, BoxCounts()
+    height, width, _ = image.shape
+    boxes, counts = fit_boxes(annotation, width, height, orientation(data))
+    known: dict[str, Any] = {"boxes": boxes} if annotation.boxes else {}
+    if annotation.present is not None:
+        known |= {"present": annotation.present, "difficult": annotation.difficult}
+    return known | ({"blacklisted": True} if annotation.is_blacklisted else {}), counts

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from data.boxes import BoxCounts
 from data.manifest import (
     FORMAT_VERSION,
     MANIFEST,
@@ -23,7 +24,8 @@ ENTRY = TarEntry(
     plan_digest="cd" * 32,
     num_pixels=99,
     rgb_sums=(2**60, 2, 3),
-    quarantined=(Quarantined("train/cat/x.jpg", "is empty: 0 bytes"),),
+    box_counts=BoxCounts(kept=5, clipped=1),
+    quarantined=(Quarantined("pets.tar", "train/cat/x.jpg", "is empty: 0 bytes"),),
 )
 EXAMPLE = Manifest(
     name="pets",
