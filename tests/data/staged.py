@@ -5,9 +5,9 @@ import signal
 import warnings
 from pathlib import Path
 
+import data.look
 import data.publish
 import data.sources.source
-import data.tars
 from data.config import DataConfig, StagingConfig
 
 
@@ -60,7 +60,7 @@ def _arm(step: int) -> None:
         (data.publish.os, "fsync"),
         (data.publish.os, "replace"),
         (data.publish.os, "close"),
-        (data.tars, "decode_rgb"),
+        (data.look, "decode_rgb"),
         (data.sources.source.Spool, "append"),
     ):
         setattr(owner, name, deadly(getattr(owner, name)))
