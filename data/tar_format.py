@@ -9,9 +9,7 @@ MAX_MEMBER_BYTES: Final = 8**11 - 1
 
 _BEFORE_SIZE: Final = b"0000644\0" + 2 * b"0000000\0"  # mode, owner, group
 _MTIME: Final = b"00000000000\0"
-_AFTER_CHECKSUM: Final = (
-    b"0" + bytes(100) + b"ustar\0" + b"00" + bytes(64) + 2 * b"0000000\0" + bytes(167)
-)
+_AFTER_CHECKSUM: Final = b"0" + bytes(100) + b"ustar\0" + b"00" + bytes(247)
 _BLANK: Final = 8 * b" "  # the checksum counts itself as blanks
 _FIXED_SUM: Final = sum(_BEFORE_SIZE + _MTIME + _BLANK + _AFTER_CHECKSUM)
 
