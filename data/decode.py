@@ -11,6 +11,7 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from data.exif import ORIENTATION_TAG, UPRIGHT, jpeg_orientation
+from data.jpeg_rows import cut_below
 
 RgbImage = npt.NDArray[np.uint8]  # (H, W, 3)
 
@@ -47,7 +48,9 @@ class UndecodableImage(ValueError):
     """The bytes are no image that can be used. The text is a predicate: "is empty: 0 bytes"."""
 
 
-def decode_rgb(data: bytes, max_pixels: int, eighths: int = FULL_SCALE) -> RgbImage:
+def decode_rgb(
+    data: bytes, max_pixels: int, eighths: int = FULL_SCALE, num_rows: int | None = None
+) -> RgbImage:
     """Decode one image by these rules.
 
     EXIF orientation is applied; transparency is laid on white; grey, palette, CMYK and YCbCr are
@@ -59,6 +62,8 @@ def decode_rgb(data: bytes, max_pixels: int, eighths: int = FULL_SCALE) -> RgbIm
         data: the file's bytes; the format is told from them, never from a name.
         max_pixels: larger images are refused from the header, before anything is allocated.
         eighths: one of FAST_SCALES; a plain JPEG comes back at this scale, anything else whole.
+        num_rows: rows of the result that are needed, from the top: a plain JPEG, which has to be
+            whole, comes back with only these and perhaps a few more.
 
     Returns:
         (H, W, 3), writable. When scaled, each side is ceil(side * eighths / 8): a pixel stands for
@@ -70,7 +75,7 @@ def decode_rgb(data: bytes, max_pixels: int, eighths: int = FULL_SCALE) -> RgbIm
     if not data:
         raise UndecodableImage("is empty: 0 bytes")
     if file_extension(data) == "jpg":
-        decoded = _decode_plain_jpeg(data, max_pixels, eighths)
+        decoded = _decode_plain_jpeg(data, max_pixels, eighths, num_rows)
         if decoded is not None:
             return decoded
     return _decode_with_pillow(data, max_pixels)
@@ -96,7 +101,9 @@ def smallest_scale(smallest_side: int, wanted_side: int) -> int:
     )
 
 
-def _decode_plain_jpeg(data: bytes, max_pixels: int, eighths: int) -> RgbImage | None:
+def _decode_plain_jpeg(
+    data: bytes, max_pixels: int, eighths: int, num_rows: int | None
+) -> RgbImage | None:
     """None for the JPEGs that Pillow has to look at: CMYK, with EXIF orientation, or damaged."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
@@ -107,12 +114,18 @@ def _decode_plain_jpeg(data: bytes, max_pixels: int, eighths: int) -> RgbImage |
         raise UndecodableImage(f"has {width}x{height} pixels, but only {len(data)} bytes: is cut")
     if colours in ("CMYK", "YCCK") or orientation(data) != 1:
         return None
+    shortened = data
+    if num_rows is not None:
+        rows_of_original = -(-num_rows * FULL_SCALE // eighths)
+        height = min(height, rows_of_original)
+        shortened = cut_below(data, rows_of_original)
     try:
         rgb: RgbImage = simplejpeg.decode_jpeg(
-            data,
+            shortened,
             "RGB",
             min_height=-(-int(height) * eighths // FULL_SCALE),
             min_width=-(-int(width) * eighths // FULL_SCALE),
+            strict=shortened is data,
         )
     except ValueError:  # recoverable damage, which Pillow accepts as every other loader does
         return None

@@ -12,8 +12,6 @@ START_OF_SCAN, APP1 = 0xDA, 0xE1
 
 def jpeg_orientation(data: bytes) -> int:
     """Give the EXIF orientation, 1 to 8; 1 (upright) when there is none that can be read."""
-    if EXIF_MARK not in data:
-        return UPRIGHT
     try:
         return _of_tiff(_exif(data))
     except (struct.error, IndexError):
