@@ -7,6 +7,10 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid")
+SourceKind = Literal[
+    "builtin", "folder", "archive", "ilsvrc2012", "kaggle", "imagenet21k", "voc", "caltech101",
+    "caltech256", "webdataset", "parquet",
+]  # fmt: skip
 BUILTIN_NAMES: Final = ("animal-mnist", "digits", "fashion-mnist")
 
 
@@ -53,11 +57,18 @@ class DataConfig:
     """One labelled image data set: where it comes from, how it is staged and read."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")  # names the folder of staged tars
-    source: Literal["builtin", "folder", "archive", "ilsvrc2012"]
+    source: SourceKind
     path: str | None = None  # the folder or archive, or its URL; None for a built-in source
     train_split: str = "train"  # sub-folder of the source that holds the training classes
     test_split: str = "test"
     check_digests: bool = True  # of archives whose digest is known, officially or by a sums file
+    archives: tuple[str, ...] = ()  # files of the folder `path` that are read; source=voc
+    task: Literal["classification", "action"] = "classification"  # source=voc
+    train_per_class: int = Field(default=30, ge=1)  # the sources caltech101 and caltech256
+    test_per_class: int | None = Field(default=50, ge=1)  # of these; None: all the rest
+    split_seed: int = Field(default=0, ge=0)  # of these: another seed, another split
+    image_column: str = "image"  # source=parquet
+    label_column: str = "label"  # source=parquet; source=webdataset: the key in .json
     staging: StagingConfig = StagingConfig()
     input: InputConfig = InputConfig()
 

@@ -29,7 +29,7 @@ from data.manifest import (
 from data.plan import SPLITS, TarPlan, plan_tars
 from data.publish import remove_partials
 from data.sources.fingerprint import MISSING, fingerprint
-from data.sources.registry import open_source, origin
+from data.sources.registry import open_source, origin, selection
 from data.sources.source import SourceError, Split
 from data.space import require_space
 from data.tars import WORK, record_path, write_tar
@@ -256,6 +256,7 @@ def _staging_digest(config: DataConfig) -> str:
         "source": config.source,
         "origin": origin(config),
         "splits": [config.train_split, config.test_split],
+        "selection": selection(config),
         "samples_per_tar": staging.samples_per_tar,
         "shuffle_seed": staging.shuffle_seed,
         "max_train_samples": staging.max_train_samples,

@@ -48,7 +48,7 @@ def normal(place: str) -> str:
             f"{parts.scheme}://...@{parts.netloc.rpartition('@')[2]}: holds credentials: leave "
             "them out of the URL and give them to the driver by its environment variables"
         )
-    return place.rstrip("/")
+    return parts.path if parts.scheme == "file" else place.rstrip("/")
 
 
 def inside(folder: str, name: str) -> str:
@@ -56,17 +56,12 @@ def inside(folder: str, name: str) -> str:
 
 
 def is_file(place: str) -> bool:
-    if not is_remote(place):
-        return os.path.isfile(place)
-    with _told(place):
-        return bool(_filesystem(place).isfile(place))
+    return _kind(place) == "file" if is_remote(place) else os.path.isfile(place)
 
 
 def is_folder(place: str) -> bool:
-    if not is_remote(place):
-        return os.path.isdir(place)
-    with _told(place):
-        return bool(_filesystem(place).isdir(place))
+    """Tell a folder, or what comes nearest to one in a bucket; behind https there are none."""
+    return _kind(place) == "directory" if is_remote(place) else os.path.isdir(place)
 
 
 def names_in(folder: str) -> list[str]:
@@ -105,6 +100,18 @@ def state(place: str) -> str:
     with _told(place):
         about = _filesystem(place).info(place)
     return ", ".join(f"{key} {about[key]}" for key in STATE_KEYS if key in about)
+
+
+def _kind(place: str) -> str | None:
+    """None when nothing is there; what hinders to find out is an error."""
+    with _told(place):
+        try:
+            return str(_filesystem(place).info(place)["type"])
+        except FileNotFoundError as error:  # what fsspec makes of a failed connection too
+            cause = error.__cause__ or error
+            if isinstance(cause, FileNotFoundError):
+                return None
+            raise SourceError(f"{place}: cannot be reached: {cause}") from error
 
 
 def _filesystem(place: str) -> Any:

@@ -3,6 +3,7 @@
 import os
 import signal
 import warnings
+from dataclasses import fields
 from pathlib import Path
 
 import data.look
@@ -10,13 +11,17 @@ import data.publish
 import data.sources.source
 from data.config import DataConfig, StagingConfig
 
+STAGING = {field.name for field in fields(StagingConfig)}
 
-def config_of(path: Path, source="folder", samples_per_tar=5, **staging):
+
+def config_of(path: Path, source="folder", samples_per_tar=5, **settings):
+    staging = {name: settings.pop(name) for name in STAGING & settings.keys()}
     return DataConfig(
         name="pets",
         source=source,
         path=str(path),
         staging=StagingConfig(samples_per_tar=samples_per_tar, **staging),
+        **settings,
     )
 
 
