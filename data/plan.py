@@ -11,8 +11,10 @@ from typing import Final, NamedTuple, get_args
 from data.boxes import Annotation
 from data.config import StagingConfig
 from data.sources.source import ByteRange, Source, SourceSample, Split
+from data.tar_format import BLOCK_BYTES
 
 SPLITS: Final[tuple[Split, ...]] = get_args(Split)
+BYTES_BESIDE: Final = 7 * BLOCK_BYTES  # of a sample: three headers, label, JSON, padding
 KEY_NAME_CHARS: Final = 60  # of the original name kept in a key; a tar header holds 100
 
 
@@ -33,13 +35,19 @@ class TarPlan:
     samples: tuple[PlannedSample, ...]
     class_names: tuple[str, ...]
     max_pixels: int
+    decode_all: bool
     fingerprint: str  # of the source
+
+    @property
+    def num_bytes(self) -> int:
+        """About the size of the tar, rather more than less."""
+        return sum(sample.location.num_bytes + BYTES_BESIDE for sample in self.samples)
 
     @property
     def digest(self) -> str:
         """Of everything that decides the tar's content; where the images lie does not."""
         digest = hashlib.sha256(
-            repr((self.class_names, self.max_pixels, self.fingerprint)).encode()
+            repr((self.class_names, self.max_pixels, self.decode_all, self.fingerprint)).encode()
         )
         for key, name, label, location, _, annotation in self.samples:
             digest.update(repr((key, name, label, location.num_bytes, annotation)).encode())
@@ -62,6 +70,7 @@ def plan_tars(
                 samples,
                 source.class_names,
                 config.max_pixels,
+                config.decode_all,
                 fingerprint,
             )
             for number, samples in enumerate(

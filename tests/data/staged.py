@@ -6,9 +6,9 @@ import warnings
 from dataclasses import fields
 from pathlib import Path
 
+import data.look
 import data.publish
 import data.sources.source
-import data.tars
 from data.config import DataConfig, StagingConfig
 
 STAGING = {field.name for field in fields(StagingConfig)}
@@ -65,7 +65,7 @@ def _arm(step: int) -> None:
         (data.publish.os, "fsync"),
         (data.publish.os, "replace"),
         (data.publish.os, "close"),
-        (data.tars, "decode_rgb"),
+        (data.look, "decode_rgb"),
         (data.sources.source.Spool, "append"),
     ):
         setattr(owner, name, deadly(getattr(owner, name)))

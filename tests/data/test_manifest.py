@@ -8,6 +8,7 @@ from data.boxes import BoxCounts
 from data.manifest import (
     FORMAT_VERSION,
     MANIFEST,
+    ClassCounts,
     Manifest,
     ManifestError,
     Quarantined,
@@ -24,6 +25,7 @@ ENTRY = TarEntry(
     plan_digest="cd" * 32,
     num_pixels=99,
     rgb_sums=(2**60, 2, 3),
+    side_counts=(0,) * 12,
     box_counts=BoxCounts(kept=5, clipped=1),
     quarantined=(Quarantined("pets.tar", "train/cat/x.jpg", "is empty: 0 bytes"),),
 )
@@ -33,6 +35,7 @@ EXAMPLE = Manifest(
     mean_rgb=(0.1, 1 / 3, 254.99999999999997),
     train=(ENTRY,),
     test=(ENTRY,),
+    class_counts=ClassCounts((4,), (3,)),
     max_pixels=1000,
     source="/somewhere",
     fingerprint="as it was",
