@@ -4,7 +4,13 @@ from typing import Final, NamedTuple
 
 import simplejpeg
 
-from data.decode import RgbImage, decode_rgb, file_extension, orientation
+from data.decode import (
+    MAX_PIXELS_PER_BYTE,
+    RgbImage,
+    decode_rgb,
+    file_extension,
+    orientation,
+)
 
 END_MARK: Final = b"\xff\xd9"
 TRAILING_BYTES: Final = 64  # some writers leave a little behind the end mark
@@ -54,6 +60,7 @@ def _size_of_plain_jpeg(data: bytes, max_pixels: int) -> tuple[int, int] | None:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return None
-    if colours not in COLOURS or width * height > max_pixels or orientation(data) != 1:
+    most = min(max_pixels, MAX_PIXELS_PER_BYTE * len(data))
+    if colours not in COLOURS or width * height > most or orientation(data) != 1:
         return None
     return width, height

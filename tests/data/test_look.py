@@ -7,6 +7,7 @@ from PIL import Image
 from data.decode import UndecodableImage, decode_rgb
 from data.look import glance_at, look_at
 from data.staging import stage
+from tests.data.hostile.bombs import jpeg_claiming
 from tests.data.pictures import encoded, images_of, picture, write_tree
 from tests.data.staged import config_of
 
@@ -58,6 +59,11 @@ def test_a_glance_refuses_what_a_look_refuses(data):
 def test_a_glance_refuses_too_many_pixels():
     with pytest.raises(UndecodableImage, match="60x40 = 2400 pixels"):
         glance_at(JPEG, 2399, with_pixels=False)
+
+
+def test_a_glance_refuses_more_pixels_than_so_few_bytes_can_hold():
+    with pytest.raises(UndecodableImage, match="7000x7000 pixels, but only"):
+        glance_at(jpeg_claiming(7000, 7000), 10**8, with_pixels=False)
 
 
 def test_staging_by_glances_differs_in_the_mean_only(tmp_path):
