@@ -28,6 +28,7 @@ from engine.ledger import Range
 log = logging.getLogger(__name__)
 _DOCUMENT = "checkpoint.json"
 _FORMAT = 1
+_SHOWN_CHARS = 200  # of a field in a message
 
 
 class CheckpointError(ValueError):
@@ -230,9 +231,9 @@ def _read_document(path: Path) -> dict[str, Any]:
 def _check_identity(checkpoint: Checkpoint, identity: Mapping[str, str]) -> None:
     names = sorted(checkpoint.identity.keys() | identity.keys())
     differences = [
-        f"  {name}: checkpoint {checkpoint.identity.get(name)}, this run {identity.get(name)}"
+        f"  {name}: checkpoint {_shown(there, here)}, this run {_shown(here, there)}"
         for name in names
-        if checkpoint.identity.get(name) != identity.get(name)
+        if (there := checkpoint.identity.get(name)) != (here := identity.get(name))
     ]
     if differences:
         raise CheckpointMismatchError(
@@ -240,6 +241,15 @@ def _check_identity(checkpoint: Checkpoint, identity: Mapping[str, str]) -> None
             + "\n".join(differences)
             + "\nUse the configuration it was made with, or another paths.run_name."
         )
+
+
+def _shown(text: str | None, other: str | None) -> str:
+    """A short text whole; of a long one (a list of classes) from where it differs."""
+    if text is None or len(text) <= _SHOWN_CHARS:
+        return str(text)
+    pairs = enumerate(zip(text, other or "", strict=False))
+    start = next((place for place, (one, two) in pairs if one != two), 0)
+    return f"...{text[max(0, start - _SHOWN_CHARS // 2) :][:_SHOWN_CHARS]}..."
 
 
 def _prune(checkpoints: Path, keep: int) -> None:

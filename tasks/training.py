@@ -53,9 +53,10 @@ def train_network(
     if is_trained(weights, made_from):
         logger.info("%s is there already: nothing to train", weights)
         return weights
-    with progress_shown(logger, artifact_key(folder.name)) as listen, _divergence_explained():
-        result = _train(problem, algorithm, cluster, folder / "training", made_from, listen)
     manifest = read_manifest(problem.staged)
+    identity = {**made_from, "class_names": ", ".join(manifest.class_names)}
+    with progress_shown(logger, artifact_key(folder.name)) as listen, _divergence_explained():
+        result = _train(problem, algorithm, cluster, folder / "training", identity, listen)
     save_network(weights, result, problem().layout, problem.model, manifest, made_from)
     logger.info("%s: %d samples in %.1f s", weights, result.num_samples, result.elapsed_s)
     return weights

@@ -15,6 +15,11 @@ OPTIONS = [
     if group != "experiment"
 ]
 EXPERIMENTS = sorted(path.stem for path in (FOLDER / "experiment").glob("*.yaml"))
+PUBLISHED = {  # data sets that live somewhere else, with images of many sizes
+    path.stem
+    for path in (FOLDER / "data").glob("*.yaml")
+    if re.search(r"^path: null$", path.read_text(), re.MULTILINE)
+} - {"folder", "archive"}
 
 
 def keys_of(tree: dict[str, object], prefix: str = "") -> set[str]:
@@ -29,7 +34,7 @@ def keys_of(tree: dict[str, object], prefix: str = "") -> set[str]:
 def companions(*overrides: str) -> list[str]:
     """What must be given beside an option: a place for the images, or the paper's sizes."""
     options = {text.partition("=")[2] for text in overrides}
-    if any(name in {"imagenet", "imagenet_folder"} or name.startswith("vgg_") for name in options):
+    if options & {"imagenet", *PUBLISHED} or any(name.startswith("vgg_") for name in options):
         return ["experiment=imagenet_d", "data.path=there"]
     return ["data.path=there"] if options & {"folder", "archive", "imagenet_d"} else []
 
@@ -75,3 +80,10 @@ def test_every_experiment_opens_with_command_cost_and_expectation(experiment):
 def test_every_option_says_what_it_is(group, option):
     first = (FOLDER / group / f"{option}.yaml").read_text().splitlines()[0]
     assert re.match(r"# .{12,}", first)
+
+
+@pytest.mark.parametrize("option", sorted(PUBLISHED - {"imagenet_folder"}))
+def test_every_published_data_set_tells_command_cost_and_expectation(option):
+    head = (FOLDER / "data" / f"{option}.yaml").read_text()
+    for label in ("Command", "Cost", "Expect"):
+        assert re.search(rf"^# {label}: .{{12,}}", head, re.MULTILINE)
