@@ -23,6 +23,7 @@ from engine.problem import ProblemFactory
 from engine.replica_role import run_replica
 from engine.result import TrainingResult
 from engine.run_spec import RunSpec
+from engine.salvage import salvage
 from engine.shard_role import serve_shard
 from engine.start import full_identity, resume_or_begin
 from engine.training import Training
@@ -58,6 +59,7 @@ def train_downpour(
     problem = factory()
     slices = problem.layout.slices(cluster.num_shards)
     identity = full_identity(identity, problem, cluster.num_shards, config.name)
+    salvage(folder / "checkpoints", identity, config, slices, problem.layout.dtype)
     start = resume_or_begin(folder / "checkpoints", identity, problem, config.rule, slices)
     if start.final:
         return TrainingResult.of(start, already_complete=True)

@@ -18,10 +18,20 @@ from engine.config import ClusterConfig, DownpourConfig
 from engine.coordinator import Coordinator
 from engine.coordinator_server import CoordinatorServer, Heard
 from engine.events import EventLog
-from engine.instructions import Commit, Drop, Finish, Instruction, Record, RunFailedError, Send
+from engine.instructions import (
+    Commit,
+    Drop,
+    Finish,
+    Instruction,
+    Lent,
+    Record,
+    RunFailedError,
+    Send,
+)
 from engine.ledger import Ledger
 from engine.problem import Problem
 from engine.run_spec import RunSpec, segment_name
+from engine.salvage import Journal
 from engine.snapshots import Snapshots
 
 log = logging.getLogger(__name__)
@@ -80,6 +90,9 @@ class Training:
             checkpoint=str(start.folder),
             num_steps=start.num_steps,
         )
+        self._journal = Journal(
+            run.memory, start, cluster.num_replicas, lambda: self._events.elapsed_s
+        )
         events.record(
             "start",
             num_samples_total=ledger.num_total,
@@ -114,6 +127,7 @@ class Training:
     def close(self) -> None:
         """Hang up on everybody: roles that still run end by themselves."""
         self._server.close()
+        self._journal.close()
         self._measurer.shutdown(wait=False, cancel_futures=True)
 
     def _handle_events(self) -> None:
@@ -135,6 +149,8 @@ class Training:
             match instruction:
                 case Send(peer, message):
                     self._server.send(peer, message)
+                case Lent(holder, lease):
+                    self._journal.lent(holder, lease)
                 case Record(event, values):
                     self._events.record(event, **values)
                     if event == "replica_settled":
