@@ -13,7 +13,16 @@ from types import MappingProxyType
 
 from engine.config import ClusterConfig, DownpourConfig
 from engine.frames import Message
-from engine.instructions import Commit, Drop, Finish, Instruction, Record, RunFailedError, Send
+from engine.instructions import (
+    Commit,
+    Drop,
+    Finish,
+    Instruction,
+    Lent,
+    Record,
+    RunFailedError,
+    Send,
+)
 from engine.ledger import Holder, Ledger, Progress
 from engine.schedule import scale_at
 from engine.seats import ReplicaSeat, Seat, ShardSeat
@@ -82,6 +91,7 @@ class Coordinator:
     def tick(self, now: float) -> list[Instruction]:
         """Time has passed: who is silent, what is due?"""
         instructions = self._drop_silent(now)
+        self._check_absent(now)
         if self._finished or not all(shard.address for shard in self._shards):
             return instructions
         if self._warm_start.reached(self._num_steps, now):
@@ -160,9 +170,11 @@ class Coordinator:
         seat = self._replicas[index]
         assert seat.peer is not None
         scale = scale_at(self._config.schedule, self._ledger.num_leased / self._ledger.num_total)
-        lease = None if self._held_back(index) else self._ledger.lease((index, seat.incarnation))
-        done = self._ledger.complete
-        return [Send(seat.peer, {"op": "lease", "lease": lease, "scale": scale, "done": done})]
+        holder = (index, seat.incarnation)
+        lease = None if self._held_back(index) else self._ledger.lease(holder)
+        reply = {"op": "lease", "lease": lease, "scale": scale, "done": self._ledger.complete}
+        lent: list[Instruction] = [Lent(holder, lease)] if lease else []
+        return [*lent, Send(seat.peer, reply)]
 
     def _held_back(self, index: int) -> bool:
         """Warm start: one replica alone until its end has been kept."""
@@ -297,6 +309,20 @@ class Coordinator:
                 instructions.append(Drop(peer, seat.pid, seat.worker))
                 instructions += self.lose(peer, f"silent for {timeout:g} s")
         return instructions
+
+    def _check_absent(self, now: float) -> None:
+        """The run needs every shard and some replica: it does not wait for them for ever."""
+        for seat in (*self._shards, *self._replicas):
+            if seat.peer is not None:
+                seat.absent_since = None
+            elif seat.absent_since is None:
+                seat.absent_since = now
+        limit = self._cluster.start_timeout_s
+        for index, shard in enumerate(self._shards):
+            if shard.absent_since is not None and now - shard.absent_since > limit:
+                raise RunFailedError(f"shard {index} has had no process for {limit:g} s")
+        if all(r.absent_since is not None and now - r.absent_since > limit for r in self._replicas):
+            raise RunFailedError(f"no replica has had a process for {limit:g} s")
 
     def _check_restarts(self, role: str, index: int, seat: Seat, reason: str) -> None:
         seat.restarts += 1

@@ -20,6 +20,7 @@ from engine.replica_role import run_replica
 from engine.result import TrainingResult
 from engine.roles import await_end, raise_errors
 from engine.run_spec import RunSpec
+from engine.salvage import salvage
 from engine.shard_role import serve_shard
 from engine.start import full_identity, resume_or_begin
 from engine.training import Training
@@ -53,6 +54,7 @@ def train_downpour(
     problem = factory()
     slices = problem.layout.slices(cluster.num_shards)
     identity = full_identity(identity, problem, cluster.num_shards, config.name)
+    salvage(folder / "checkpoints", identity, config, slices, problem.layout.dtype)
     start = resume_or_begin(
         folder / "checkpoints", identity, problem, config.rule, slices, config.start_from
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.frames import Message
-from engine.ledger import Range
+from engine.ledger import Holder, Lease, Range
 
 
 class RunFailedError(RuntimeError):
@@ -27,6 +27,14 @@ class Drop:
     peer: int
     pid: int
     worker: str
+
+
+@dataclass(frozen=True)
+class Lent:
+    """Note in the journal that `lease` goes to `holder`."""
+
+    holder: Holder
+    lease: Lease
 
 
 @dataclass(frozen=True)
@@ -56,4 +64,4 @@ class Finish:
     """Every sample counts and the final checkpoint is measured; or the run was told to stop."""
 
 
-Instruction = Send | Drop | Record | Commit | Finish
+Instruction = Send | Lent | Drop | Record | Commit | Finish

@@ -11,6 +11,7 @@ class Seat:
     pid: int = 0
     worker: str = ""
     heard: float = 0.0  # clock when the peer last said something
+    absent_since: float | None = None  # clock; None while somebody sits there
     restarts: int = 0
     fruitless: int = 0  # lives in a row that ended before they did anything
 

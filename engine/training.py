@@ -15,11 +15,21 @@ from engine.config import ClusterConfig, DownpourConfig
 from engine.coordinator import Coordinator
 from engine.coordinator_server import CoordinatorServer, Heard
 from engine.events import EventLog
-from engine.instructions import Commit, Drop, Finish, Instruction, Record, RunFailedError, Send
+from engine.instructions import (
+    Commit,
+    Drop,
+    Finish,
+    Instruction,
+    Lent,
+    Record,
+    RunFailedError,
+    Send,
+)
 from engine.ledger import Ledger
 from engine.problem import Problem
 from engine.processes import end_process
 from engine.run_spec import RunSpec, segment_name
+from engine.salvage import Journal
 from engine.snapshots import Snapshots
 from engine.warm_start import FOLDER, WarmStart
 
@@ -82,6 +92,9 @@ class Training:
                 config.warm_start, elapsed_s=start.elapsed_s, over=self._kept.exists()
             ),
         )
+        self._journal = Journal(
+            run.memory, start, cluster.num_replicas, lambda: self._events.elapsed_s
+        )
         events.record(
             "start",
             num_samples_total=ledger.num_total,
@@ -116,6 +129,7 @@ class Training:
     def close(self) -> None:
         """Hang up on everybody: roles that still run end by themselves."""
         self._server.close()
+        self._journal.close()
         self._measurer.shutdown(wait=False, cancel_futures=True)
 
     def _handle_events(self) -> None:
@@ -137,6 +151,8 @@ class Training:
             match instruction:
                 case Send(peer, message):
                     self._server.send(peer, message)
+                case Lent(holder, lease):
+                    self._journal.lent(holder, lease)
                 case Record(event, values):
                     self._events.record(event, **values)
                     if event == "replica_settled":

@@ -210,3 +210,26 @@ def test_what_a_lost_replica_had_reported_counts_even_if_the_shards_know_nothing
         talk.fenced(shard, 0, 1, None)
     assert talk.rows("replica_settled")[0]["samples_returned"] == 5
     assert talk.ledger.num_counted == 5
+
+
+def test_a_shard_that_does_not_come_back_is_not_waited_for_for_ever():
+    talk = Conversation(cluster=ClusterConfig(start_timeout_s=60))
+    shards, replicas = talk.all_join()
+    talk.lose(shards[1])
+    talk.tick()
+    talk.tick_with_heartbeats(60, [shards[0], *replicas])
+    with pytest.raises(RunFailedError, match="shard 1 has had no process for 60 s"):
+        talk.tick_with_heartbeats(1, [shards[0], *replicas])
+
+
+def test_one_missing_replica_is_done_without_but_not_all():
+    talk = Conversation(cluster=ClusterConfig(start_timeout_s=60))
+    shards, (alice, bob) = talk.all_join()
+    talk.lose(alice)
+    talk.tick()
+    for _ in range(9):
+        talk.tick_with_heartbeats(10, [*shards, bob])
+    talk.lose(bob)
+    talk.tick()
+    with pytest.raises(RunFailedError, match="no replica has had a process for 60 s"):
+        talk.tick_with_heartbeats(61, shards)

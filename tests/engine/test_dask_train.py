@@ -103,20 +103,26 @@ def test_a_killed_training_goes_on_when_it_is_called_again(client, tmp_path):
     command = [sys.executable, "-m", "tests.engine.doomed", str(tmp_path)]
     killed = subprocess.Popen(command, cwd=Path(__file__).parents[2])
     assert killed.wait(timeout=60) == -signal.SIGKILL
-    orphans = {row["pid"] for row in in_file(tmp_path) if "pid" in row}
-    assert wait_until_gone(orphans), "workers outlived their scheduler"
+    rows = in_file(tmp_path)
+    acknowledged = max(row["samples"] for row in rows if row["event"] == "progress")
     left = latest(tmp_path)
     total = doomed.CONFIG.num_epochs * NUM_SAMPLES
     assert 0 < left.num_counted < total
 
-    heard = Listener()
+    heard = Listener()  # its processes may still be alive for a moment
     result = train_downpour(
         client, doomed.FACTORY, doomed.CONFIG, CLUSTER, tmp_path, doomed.IDENTITY, heard
     )
-    assert heard.of("start")[0]["resumed_at_samples"] == left.num_counted
+    resumed_at = heard.of("start")[0]["resumed_at_samples"]
+    assert resumed_at >= max(acknowledged, left.num_counted)  # nothing acknowledged is lost
     assert result.num_samples == total
-    assert samples_done(heard) == total - left.num_counted
+    assert samples_done(heard) == total - resumed_at
+    # Each replica may have been in the middle of a push.
+    for shard in latest(tmp_path).shards:
+        expected = doomed.CONFIG.num_epochs * MINIBATCHES_PER_EPOCH
+        assert expected - CLUSTER.num_replicas <= shard.version <= expected
     assert not list(memory.shared_root().glob(f"verydeep-{killed.pid}-*"))
+    assert wait_until_gone({row["pid"] for row in rows if "pid" in row}), "workers outlived it"
 
 
 def wait_until_gone(pids: set[int]) -> bool:
@@ -141,10 +147,15 @@ def test_a_replica_that_cannot_build_its_problem_ends_the_run_with_its_error(cli
     assert memory_left() == []
 
 
-def test_a_process_that_dies_of_its_problem_ends_the_run_within_seconds(client, tmp_path):
+def test_a_process_that_dies_of_its_problem_ends_the_run_within_seconds(tmp_path):
     factory = functools.partial(deadly, os.getpid())
-    with pytest.raises(RunFailedError, match=r"replica \d was lost 4 times in a row before it did"):
-        train_downpour(client, factory, config(), CLUSTER, tmp_path, {})
+    # Dask gives a worker up that dies while it starts: either way the run ends with an error.
+    cluster = ClusterConfig(num_replicas=1, num_shards=1, start_timeout_s=10)
+    with (
+        open_cluster(cluster) as client,
+        pytest.raises(RunFailedError, match=r"replica 0 was lost 4 times in a row|no replica has"),
+    ):
+        train_downpour(client, factory, config(), cluster, tmp_path, {})
     assert memory_left() == []
 
 
