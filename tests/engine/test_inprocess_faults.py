@@ -8,6 +8,7 @@ import torch
 from engine.config import DownpourConfig, SgdConfig
 from engine.faults import FaultPlan, Kind
 from engine.inprocess import InProcessResult, train_in_process
+from tests.engine.fault_storm import Counting
 from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES, classifier
 
 CONFIG = DownpourConfig(minibatch_size=8, num_epochs=3)
@@ -42,6 +43,21 @@ def test_killed_replicas_lose_no_sample_and_repeat_none(seed):
     assert result.num_counted == 3 * NUM_SAMPLES
     # With n_push = 1 a mini-batch is applied as a whole or not at all.
     assert result.versions == (NUM_MINIBATCHES,) * 2 == (len(set(result.order)),) * 2
+
+
+@pytest.mark.parametrize("num_replicas", [1, 2, 3, 5])
+@pytest.mark.parametrize("killed", [False, True])
+def test_each_sample_is_in_the_parameters_exactly_once_an_epoch(num_replicas, killed):
+    """Each sample adds 1 to its own element of every shard."""
+    config = DownpourConfig(minibatch_size=2, num_epochs=4, rule=SgdConfig(learning_rate=1.0))
+    faults = FaultPlan()
+    if killed:
+        faults.fail_at(0, 2)
+    result = train_in_process(
+        Counting(2), config, num_replicas=num_replicas, num_shards=2, seed=3, faults=faults
+    )
+    assert faults.fired["kill_replica"] == killed
+    assert result.parameters.eq(4).all()
 
 
 def test_a_new_life_pushes_under_a_new_incarnation():
