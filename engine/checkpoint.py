@@ -73,20 +73,7 @@ class Checkpoint:
         Raises:
             CheckpointError: missing, torn or altered.
         """
-        path = self.folder / shard_file_name(shard)
-        expected = self.shards[shard].digests
-        try:
-            vectors = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{path}: cannot be read: {error}") from error
-        if vectors.keys() != expected.keys():
-            raise CheckpointError(f"{path}: holds {sorted(vectors)}, want {sorted(expected)}")
-        for name, vector in vectors.items():
-            if (found := _digest(vector)) != expected[name]:
-                raise CheckpointError(
-                    f"{path}: tensor {name!r} was altered: SHA-256 {found}, want {expected[name]}"
-                )
-        return vectors
+        return read_vectors(self.folder / shard_file_name(shard), self.shards[shard].digests)
 
     def read_parameters(self) -> Tensor:
         """The whole parameter vector, shape (P,)."""
@@ -116,6 +103,26 @@ def write_shard(folder: Path, shard: int, vectors: Mapping[str, Tensor]) -> dict
         raise OSError(f"{path}: cannot be written: {error}") from error
     _sync(path)
     return {name: _digest(vector) for name, vector in vectors.items()}
+
+
+def read_vectors(path: Path, expected: Mapping[str, str]) -> dict[str, Tensor]:
+    """The vectors in a file that `write_shard` wrote, which must have these digests.
+
+    Raises:
+        CheckpointError: missing, torn or altered.
+    """
+    try:
+        vectors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    if vectors.keys() != expected.keys():
+        raise CheckpointError(f"{path}: holds {sorted(vectors)}, want {sorted(expected)}")
+    for name, vector in vectors.items():
+        if (found := _digest(vector)) != expected[name]:
+            raise CheckpointError(
+                f"{path}: tensor {name!r} was altered: SHA-256 {found}, want {expected[name]}"
+            )
+    return vectors
 
 
 def commit(

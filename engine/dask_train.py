@@ -76,8 +76,8 @@ def train_downpour(
     training = Training(server, run, problem, config, cluster, identity, start, events)
     try:
         roles = _start_roles(client, run, factory, config, cluster)
-        final = training.drive(lambda: _raise_errors(roles))
-        _await_end(roles)
+        final = training.drive(lambda: raise_errors(roles))
+        await_end(roles)
     finally:
         training.close()
         shutil.rmtree(run.memory, ignore_errors=True)
@@ -133,7 +133,7 @@ def replica_task(run: RunSpec, index: int, factory: ProblemFactory, config: Down
     run_replica(run, index, factory, config, distributed.get_worker().address)
 
 
-def _await_end(roles: Roles) -> None:
+def await_end(roles: Roles) -> None:
     """Give the roles, which have been told to stop, time to return by themselves."""
     for role in roles:
         try:
@@ -142,7 +142,7 @@ def _await_end(roles: Roles) -> None:
             log.warning("%s did not end within %g s; it ends with its worker", role.key, _STOP_S)
 
 
-def _raise_errors(roles: Roles) -> None:
+def raise_errors(roles: Roles) -> None:
     """A role that ended with an error has a bug or a broken installation: no use to go on."""
     for role in roles:
         if role.status == "error":

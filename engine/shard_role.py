@@ -14,6 +14,7 @@ from engine.endpoint import Place, ShardEndpoint
 from engine.frames import Message
 from engine.rules import make_rule
 from engine.run_spec import RunSpec
+from engine.sandblaster.vectors import ShardVectors
 from engine.segment import gradient_at
 from engine.shard import ParameterShard
 from engine.state import ShardState
@@ -36,13 +37,13 @@ def serve_shard(run: RunSpec, index: int, rule: RuleConfig, bound: int | None, w
         assign = link.receive()
         if assign["op"] != "assign":  # the run ended while we were starting
             return
-        shard, place, restored_from = _take_over(run, index, rule, bound, assign)
-        endpoint = ShardEndpoint(index, shard, place, run.host, run.token, run.memory)
+        shard, vectors, place, restored_from = _take_over(run, index, rule, bound, assign)
+        endpoint = ShardEndpoint(index, shard, place, run.host, run.token, run.memory, vectors)
         host, port = endpoint.address
         version = shard.version
         link.send("serving", host=host, port=port, version=version, restored_from=restored_from)
         while (command := link.receive())["op"] != "stop":
-            _obey(run, index, endpoint, link, command)
+            _obey(run, index, endpoint, vectors, link, command)
     except ConnectionError as error:
         log.warning("shard %d: the coordinator is gone: %s", index, error)
     finally:
@@ -53,7 +54,7 @@ def serve_shard(run: RunSpec, index: int, rule: RuleConfig, bound: int | None, w
 
 def _take_over(
     run: RunSpec, index: int, rule_config: RuleConfig, bound: int | None, assign: Message
-) -> tuple[ParameterShard, Place, str]:
+) -> tuple[ParameterShard, ShardVectors, Place, str]:
     """The shard as its last owner left it in memory, or as the checkpoint has it."""
     rule = make_rule(rule_config)
     part = run.slices[index]
@@ -74,11 +75,17 @@ def _take_over(
         restored_from = "memory, after finishing an interrupted push"
     for inbox in run.memory.glob(f"inbox-{index:02d}-*"):  # of dead owners; needed until here
         inbox.unlink()
-    return shard, place, restored_from
+    vectors = ShardVectors(run.memory, index, place, state.values)
+    return shard, vectors, place, restored_from
 
 
 def _obey(
-    run: RunSpec, index: int, endpoint: ShardEndpoint, link: CoordinatorLink, command: Message
+    run: RunSpec,
+    index: int,
+    endpoint: ShardEndpoint,
+    vectors: ShardVectors,
+    link: CoordinatorLink,
+    command: Message,
 ) -> None:
     match command["op"]:
         case "fence":
@@ -87,12 +94,17 @@ def _obey(
                 progress = endpoint.shard.fence(replica, incarnation)
             link.send("fenced", replica=replica, incarnation=incarnation, progress=progress)
         case "snapshot":
-            _snapshot(run, index, endpoint, link, int(command["id"]))
+            _snapshot(run, index, endpoint, link, command)
+        case "commands" | "keep" | "restore":
+            with endpoint.lock:
+                reply = vectors.answer(command)
+            link.send(**reply)
 
 
 def _snapshot(
-    run: RunSpec, index: int, endpoint: ShardEndpoint, link: CoordinatorLink, id: int
+    run: RunSpec, index: int, endpoint: ShardEndpoint, link: CoordinatorLink, command: Message
 ) -> None:
+    id, asked = int(command["id"]), {"request": command.get("request")}
     with endpoint.lock:  # pushes wait for a copy in memory, not for the disk
         values, slots, version = endpoint.shard.copy()
         progress = [(*holder, *reached) for holder, reached in endpoint.shard.progress().items()]
@@ -100,6 +112,6 @@ def _snapshot(
     try:
         digests = checkpoint.write_shard(folder, index, {"values": values, **slots})
     except OSError as error:
-        link.send("snapshot_failed", id=id, message=str(error))
+        link.send("snapshot_failed", id=id, message=str(error), **asked)
         return
-    link.send("snapshotted", id=id, version=version, digests=digests, progress=progress)
+    link.send("snapshotted", id=id, version=version, digests=digests, progress=progress, **asked)

@@ -65,6 +65,12 @@ class TorchProblem:
                 view.zero_()
         return float(loss.detach())
 
+    def loss(self, parameters: Tensor, payload: Any) -> float:
+        self._load(self._views(parameters))
+        self._module.train()
+        with torch.no_grad():
+            return float(self._loss(self._module, payload))
+
     def validate(self, parameters: Tensor) -> dict[str, float]:
         self._load(self.layout.views(parameters))
         self._module.eval()

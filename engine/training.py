@@ -1,9 +1,6 @@
 """The coordinator at work: its decisions carried out on sockets, files, clock and processes."""
 
-import logging
-import os
 import queue
-import signal
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,10 +17,10 @@ from engine.events import EventLog
 from engine.instructions import Commit, Drop, Finish, Instruction, Record, RunFailedError, Send
 from engine.ledger import Ledger
 from engine.problem import Problem
+from engine.processes import end_process
 from engine.run_spec import RunSpec, segment_name
 from engine.snapshots import Snapshots
 
-log = logging.getLogger(__name__)
 _TICK_S = 0.25
 #: Mini-batches in one lease: what a lost replica gives back at most, beside what it had counted.
 _LEASE_MINIBATCHES = 8
@@ -133,7 +130,7 @@ class Training:
                     self._commit(instruction)
                 case Drop(peer, pid, _):
                     self._server.drop(peer)
-                    _end_process(pid)
+                    end_process(pid)
                 case Finish():
                     self._finished = True
 
@@ -192,11 +189,3 @@ class Training:
                 "finished", samples=commit.num_counted, elapsed_s=self._events.elapsed_s
             )
         self._carry_out(self._coordinator.measured(commit.final))
-
-
-def _end_process(pid: int) -> None:
-    """End a process of this host that no longer answers; its nanny starts another one."""
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        log.info("process %d had already ended", pid)
