@@ -10,7 +10,7 @@ in between goes on from the record as if it had just been written, and comes to 
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from engine.batch.vector import Command
 
@@ -51,18 +51,19 @@ class Commit:
 
 Instruction = Run | Evaluate | Commit
 Answer = tuple[float, ...] | float | None
+T = TypeVar("T")
+#: A part of an optimiser's program, which ends in a T.
+Ask = Generator[Instruction, Answer, T]
 
 
-def run(*commands: Command) -> Generator[Instruction, Answer, tuple[float, ...]]:
+def run(*commands: Command) -> Ask[tuple[float, ...]]:
     """`scalars = yield from run(...)`."""
     answer = yield Run(commands)
     assert isinstance(answer, tuple)
     return answer
 
 
-def evaluate(
-    point: str, grad: str | None, samples: Span | None = None
-) -> Generator[Instruction, Answer, float]:
+def evaluate(point: str, grad: str | None, samples: Span | None = None) -> Ask[float]:
     """`loss = yield from evaluate(...)`."""
     answer = yield Evaluate(point, grad, samples)
     assert isinstance(answer, float)

@@ -1,0 +1,79 @@
+"""Limited-memory BFGS (Nocedal & Wright 2006, algorithm 7.5)."""
+
+from collections import Counter
+from math import sqrt
+from typing import Generic, TypeVar
+
+from engine.batch.config import LbfgsConfig
+from engine.batch.history import DIRECTION, History
+from engine.batch.iterate import Iterate
+from engine.batch.names import START, s, slots, spare, twin, twins, y
+from engine.batch.path import StraightPath, walk
+from engine.batch.program import Ask, evaluate, run
+from engine.batch.search import start_search
+from engine.batch.two_loop import SCRATCH
+from engine.batch.vector import Combine, Command, MaxAbs, dot
+
+GRAD = "grad0"
+H = TypeVar("H", bound=History)
+
+
+def start_smooth(counts: Counter[str]) -> Ask[tuple[Iterate, float]]:
+    """Evaluate the initial point; returns also g . g there."""
+    loss = yield from evaluate(START, GRAD)
+    counts["gradients"] += 1
+    norm, square = yield from run(MaxAbs(GRAD), dot(GRAD, GRAD))
+    return Iterate(iteration=0, point=START, grad=GRAD, loss=loss, gradient_norm=norm), square
+
+
+def first_step(square: float) -> float:
+    """Step length for a direction of steepest descent with g . g = `square`: at most |g| long.
+
+    scipy's L-BFGS-B begins with a step of length 1 instead, which throws away a point that is
+    nearly optimal already; the two agree where |g| is above 1.
+    """
+    return min(1.0, 1.0 / sqrt(square))
+
+
+class Lbfgs(Generic[H]):
+    """L-BFGS with either form of history, `engine.batch.gram` or `engine.batch.two_loop`."""
+
+    def __init__(self, config: LbfgsConfig, form: type[H]) -> None:
+        self.config, self.memory = config, form
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        scratch = () if self.config.form == "gram" else (SCRATCH, twin(SCRATCH))
+        return (*twins("x", "grad"), DIRECTION, *scratch, *slots(self.config.history_length))
+
+    def start(self, counts: Counter[str]) -> Ask[tuple[Iterate, H]]:
+        at, square = yield from start_smooth(counts)
+        return at, self.memory.at(square)
+
+    def step(self, at: Iterate, memory: H, counts: Counter[str]) -> Ask[tuple[Iterate, H] | None]:
+        proposal = yield from memory.propose(at.grad, DIRECTION)
+        if not proposal.slope < 0:
+            return None
+        slot = spare(memory.slots)
+
+        def new_pair(step_length: float) -> tuple[Command, ...]:
+            return (
+                Combine(s(slot), ((step_length, DIRECTION),)),
+                Combine(y(slot), ((1.0, twin(at.grad)), (-1.0, at.grad))),
+                *memory.questions(twin(at.grad)),
+            )
+
+        first = 1.0 if memory.slots else first_step(memory.square)
+        path = StraightPath(at, DIRECTION, proposal.slope, new_pair)
+        search = start_search(self.config.line_search, at.loss, proposal.slope, first)
+        landed = yield from walk(path, search, proposal.commands, counts)
+        if landed is None:
+            return None
+        answers = landed.studied[path.EXTRA :]
+        epsilon = self.config.curvature_epsilon
+        learnt = memory.learn(answers, self.config.history_length, epsilon)
+        counts["skipped"] += slot not in learnt.slots
+        return path.landed(at, landed), learnt
+
+    def forget(self, memory: H) -> H | None:
+        return memory.forget() if memory.slots else None

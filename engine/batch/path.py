@@ -1,0 +1,135 @@
+"""Walking along a direction: where a line search of scalars meets vectors."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite, nan
+from typing import Protocol
+
+from engine.batch.iterate import Iterate, relative_change
+from engine.batch.names import twin
+from engine.batch.program import Ask, evaluate, run
+from engine.batch.search import Measured, Search
+from engine.batch.vector import Combine, Command, MaxAbs, dot
+
+Scalars = tuple[float, ...]
+
+
+class Path(Protocol):
+    """Points that step lengths lead to."""
+
+    @property
+    def trial(self) -> str:
+        """Name of the point that is being tried."""
+        ...
+
+    @property
+    def grad(self) -> str:
+        """Name of its gradient."""
+        ...
+
+    def go(self, step_length: float) -> tuple[Command, ...]:
+        """Commands that write the trial point."""
+        ...
+
+    def study(self, step_length: float) -> tuple[Command, ...]:
+        """What is wanted about a trial point once its gradient is there."""
+        ...
+
+    def measure(self, step_length: float, loss: float, gone: Scalars, studied: Scalars) -> Measured:
+        """What to tell the search.
+
+        Args:
+            gone: answers to `go`.
+            studied: answers to `study`, empty where no gradient was computed.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """The trial point that a search accepted."""
+
+    step_length: float
+    loss: float
+    slope: float  # along the direction, at this point
+    studied: Scalars
+
+
+def walk(
+    path: Path, search: Search, prepare: tuple[Command, ...], counts: Counter[str]
+) -> Ask[Landed | None]:
+    """Carry out `search` along `path`; the accepted point lies in `path.trial`.
+
+    Two round trips for each trial: the commands that write the direction (`prepare`) go with the
+    first trial point, and everything that the next direction needs is asked for with the slope,
+    on the chance that the search ends here.
+    """
+    probe, reached = next(search), nan
+    gone: Scalars = ()
+    while True:
+        step_length = probe.step_length
+        if step_length != reached:
+            gone = yield from run(*prepare, *path.go(step_length))
+            prepare, reached = (), step_length
+        loss = yield from evaluate(path.trial, path.grad if probe.gradient else None)
+        counts["gradients" if probe.gradient else "losses"] += 1
+        studied: Scalars = ()
+        if probe.gradient and isfinite(loss):
+            studied = yield from run(*path.study(step_length))
+        measured = path.measure(step_length, loss, gone, studied)
+        counts["halved"] += not isfinite(measured.loss)
+        try:
+            probe = search.send(measured)
+        except StopIteration as stop:
+            if stop.value is None:
+                return None
+            return Landed(step_length, measured.loss, measured.slope, studied)
+
+
+class StraightPath:
+    """The points x + step_length * direction."""
+
+    #: Where the answers to `extra` begin in those to `study`; MaxAbs(grad) comes just before.
+    EXTRA = 2
+
+    def __init__(
+        self,
+        at: Iterate,
+        direction: str,
+        slope: float,
+        extra: Callable[[float], tuple[Command, ...]],
+    ) -> None:
+        """Start from `at`.
+
+        Args:
+            slope: of the loss along `direction` at its start.
+            extra: what else to ask about a trial point, given its step length.
+        """
+        self.trial, self.grad = twin(at.point), twin(at.grad)
+        self._point, self._direction, self._slope, self._extra = at.point, direction, slope, extra
+
+    def go(self, step_length: float) -> tuple[Command, ...]:
+        return (Combine(self.trial, ((1.0, self._point), (step_length, self._direction))),)
+
+    def study(self, step_length: float) -> tuple[Command, ...]:
+        return (dot(self.grad, self._direction), MaxAbs(self.grad), *self._extra(step_length))
+
+    def measure(self, step_length: float, loss: float, gone: Scalars, studied: Scalars) -> Measured:
+        promised = step_length * self._slope
+        if not studied:
+            return Measured(loss, nan, promised)
+        slope, gradient_norm, *_ = studied
+        return Measured(loss if isfinite(gradient_norm) else nan, slope, promised)
+
+    def landed(self, at: Iterate, landed: Landed) -> Iterate:
+        """The iterate after `at`."""
+        return Iterate(
+            iteration=at.iteration + 1,
+            point=self.trial,
+            grad=self.grad,
+            loss=landed.loss,
+            gradient_norm=landed.studied[1],
+            step_length=landed.step_length,
+            change=relative_change(at.loss, landed.loss),
+        )
