@@ -66,9 +66,9 @@ def _take_over(
     restored_from = "memory"
     if not state["ready"]:
         source = checkpoint.read(Path(assign["checkpoint"]))
-        vectors = source.read_shard(index)
-        slots = [vectors[name] for name in rule.slots]
-        state.fill(vectors["values"], slots, source.shards[index].version)
+        written = source.read_shard(index)
+        slots = [written[name] for name in rule.slots]
+        state.fill(written["values"], slots, source.shards[index].version)
         restored_from = "checkpoint"
     shard = ParameterShard(state, rule, int(assign["epoch"]), bound)
     if shard.finish_interrupted(lambda at: gradient_at(at, place.count, run.dtype)):

@@ -241,7 +241,7 @@ class Coordinator:
     # What the operation under way needs next
 
     def _begin(self) -> None:
-        assert self._request is self._evaluation is self._validating is None
+        assert not any((self._request, self._evaluation, self._validating)), "one at a time"
         self.answer = None
 
     def _ask(self, op: str, **fields: Any) -> list[Instruction]:

@@ -81,7 +81,9 @@ def read_record(records: Path, identity: Mapping[str, str]) -> IterationRecord |
             for name in names
             if record.identity.get(name) != identity.get(name)
         )
-        raise CheckpointMismatchError(f"{path} belongs to another run; it differs in\n{differences}")
+        raise CheckpointMismatchError(
+            f"{path} belongs to another run; it differs in\n{differences}"
+        )
     return record
 
 

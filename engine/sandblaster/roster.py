@@ -30,7 +30,9 @@ class Roster:
     @property
     def workers(self) -> list[int]:
         """Indices of the replicas that work."""
-        return [k for k, seat in enumerate(self.replicas) if seat.peer is not None and seat.welcomed]
+        return [
+            k for k, seat in enumerate(self.replicas) if seat.peer is not None and seat.welcomed
+        ]
 
     def place_of(self, peer: int) -> tuple[str, int] | None:
         """(role, index) of a peer; None once it has been dropped."""

@@ -79,7 +79,8 @@ class Training:
 
     def _go_through(self) -> Solution | None:
         """Carry out the program; None if the budget ended it."""
-        steps = program(self._config.optimiser, self._record and self._record.optimiser)
+        record = self._record.optimiser if self._record else None
+        steps = program(self._config.optimiser, record)
         answer: Answer = None
         while True:
             try:
@@ -175,7 +176,7 @@ class Training:
 def named_in(record: Any, names: Sequence[str]) -> set[str]:
     """The vectors that a record names: in words, or as slots of a history of curvature pairs."""
     words = set(_words(record))
-    return {name for name in names if name in words or name[:1] in "sy" and name[1:].isdigit()}
+    return {name for name in names if name in words or (name[:1] in "sy" and name[1:].isdigit())}
 
 
 def _words(value: Any) -> Iterator[str]:

@@ -27,7 +27,7 @@ from engine.segment import NUM_SLOTS, Segment
 #: The parameters that Downpour works on, under the name by which commands know them.
 PARAMETERS = "values"
 _NAME = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
-_SLOT = re.compile(r"(?P<segment>replica-(?P<replica>\d{4})-\d{4})\.gradient-(?P<slot>\d)")
+_SLOT = re.compile(r"(?P<segment>replica-\d{4}-\d{4})\.gradient-(?P<slot>\d)")
 _MARK = np.dtype([("epoch", "i8"), ("sequence", "i8")])
 
 
@@ -167,8 +167,9 @@ class _Files(MutableMapping[str, Tensor]):
             return
         path = self._folder / slot["segment"]
         if path.exists():
-            others = f"replica-{slot['replica']}-"  # earlier lives: their memory can go
-            self._segments = {k: s for k, s in self._segments.items() if not k.startswith(others)}
+            gone = [name for name in self._segments if not (self._folder / name).exists()]
+            for name in gone:  # of lives whose sums have all been added
+                del self._segments[name]
             place = self._place
             self._segments[slot["segment"]] = Segment(path, place.size, place.dtype, new=False)
 

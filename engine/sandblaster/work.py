@@ -30,7 +30,7 @@ class WorkOrder:
             evaluation=int(message["evaluation"]),
             point=str(message["point"]),
             gradient=bool(message["gradient"]),
-            portions=tuple(tuple(map(int, portion)) for portion in message["portions"]),
+            portions=tuple((int(u), int(a), int(b)) for u, a, b in message["portions"]),
         )
 
 
