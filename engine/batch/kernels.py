@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from engine.batch.vector import (
+    Align,
     Combine,
     Command,
     KeepSigns,
@@ -78,9 +79,13 @@ def _write(command: Write, vectors: Mapping[str, Tensor]) -> None:
         case Orthant(target, point, pseudo):
             x = vectors[point]
             torch.where(x == 0, -vectors[pseudo].sign(), x.sign(), out=vectors[target])
+        case Align(target, direction, point, pseudo):
+            u = vectors[direction]
+            kept = (vectors[point] != 0) | (u * vectors[pseudo] < 0)
+            torch.mul(u, kept, out=vectors[target])
         case KeepSigns(target, values, signs):
-            kept = vectors[values]
-            torch.mul(kept, kept.sign() == vectors[signs].sign(), out=vectors[target])
+            u = vectors[values]
+            torch.mul(u, u.sign() == vectors[signs].sign(), out=vectors[target])
 
 
 def _combine(target: Tensor, terms: Sequence[tuple[float, Tensor]]) -> None:

@@ -6,6 +6,7 @@ from engine.batch.config import (
     ConjugateConfig,
     DescentConfig,
     LbfgsConfig,
+    MultibatchConfig,
     OptimiserConfig,
     OwlqnConfig,
 )
@@ -15,6 +16,7 @@ from engine.batch.gram import Gram
 from engine.batch.iterate import Solution
 from engine.batch.lbfgs import Lbfgs
 from engine.batch.loop import Method, Record, optimise
+from engine.batch.multibatch import Multibatch
 from engine.batch.owlqn import Owlqn
 from engine.batch.program import Ask
 from engine.batch.two_loop import Pairs
@@ -33,6 +35,8 @@ def make_method(config: OptimiserConfig) -> Method[Any]:
             return Conjugate(config)
         case DescentConfig():
             return Descent(config)
+        case MultibatchConfig():
+            return Multibatch(config)
 
 
 def vector_names(config: OptimiserConfig) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from engine.batch.path import Scalars, walk
 from engine.batch.program import Ask, evaluate, run
 from engine.batch.search import Measured, backtracking
 from engine.batch.vector import (
+    Align,
     Combine,
     Command,
     KeepSigns,
@@ -24,13 +25,8 @@ from engine.batch.vector import (
     dot,
 )
 
-PSEUDO, STEEPEST, UNALIGNED, UNPROJECTED, ORTHANT = (
-    "pseudo0",
-    "steepest",
-    "unaligned",
-    "unprojected",
-    "orthant",
-)
+PSEUDO = "pseudo0"
+UNALIGNED, UNPROJECTED, ORTHANT = "unaligned", "unprojected", "orthant"
 
 
 @dataclass(frozen=True)
@@ -59,6 +55,9 @@ class OrthantPath:
             SumAbs(self.trial),
         )
 
+    def evaluate(self, gradient: bool) -> Ask[float]:
+        return evaluate(self.trial, self.grad if gradient else None)
+
     def study(self, step_length: float) -> tuple[Command, ...]:
         return (
             PseudoGradient(self.pseudo, self.trial, self.grad, self._l1),
@@ -84,7 +83,7 @@ class Owlqn:
 
     @property
     def vectors(self) -> tuple[str, ...]:
-        others = (DIRECTION, STEEPEST, UNALIGNED, UNPROJECTED, ORTHANT)
+        others = (DIRECTION, UNALIGNED, UNPROJECTED, ORTHANT)
         return (*twins("x", "grad", "pseudo"), *others, *slots(self.config.history_length))
 
     def start(self, counts: Counter[str]) -> Ask[tuple[Iterate, Curvature]]:
@@ -127,12 +126,11 @@ class Owlqn:
         return taken, Curvature(learnt, path.pseudo)
 
     def _aim(self, at: Iterate, memory: Curvature) -> Ask[float]:
-        """Write the direction, without what climbs, and the orthant; return the slope."""
+        """Write the direction and the orthant; return the slope."""
         proposal = yield from memory.gram.propose(memory.pseudo, UNALIGNED)
         (slope,) = yield from run(
             *proposal.commands,
-            Combine(STEEPEST, ((-1.0, memory.pseudo),)),
-            KeepSigns(DIRECTION, UNALIGNED, STEEPEST),
+            Align(DIRECTION, UNALIGNED, at.point, memory.pseudo),
             Orthant(ORTHANT, at.point, memory.pseudo),
             dot(memory.pseudo, DIRECTION),
         )

@@ -18,18 +18,12 @@ Scalars = tuple[float, ...]
 class Path(Protocol):
     """Points that step lengths lead to."""
 
-    @property
-    def trial(self) -> str:
-        """Name of the point that is being tried."""
-        ...
-
-    @property
-    def grad(self) -> str:
-        """Name of its gradient."""
-        ...
-
     def go(self, step_length: float) -> tuple[Command, ...]:
         """Commands that write the trial point."""
+        ...
+
+    def evaluate(self, gradient: bool) -> Ask[float]:
+        """The loss at the trial point, with or without its gradient."""
         ...
 
     def study(self, step_length: float) -> tuple[Command, ...]:
@@ -59,7 +53,7 @@ class Landed:
 def walk(
     path: Path, search: Search, prepare: tuple[Command, ...], counts: Counter[str]
 ) -> Ask[Landed | None]:
-    """Carry out `search` along `path`; the accepted point lies in `path.trial`.
+    """Carry out `search` along `path`, whose trial point is then the accepted one.
 
     Two round trips for each trial: the commands that write the direction (`prepare`) go with the
     first trial point, and everything that the next direction needs is asked for with the slope,
@@ -72,7 +66,7 @@ def walk(
         if step_length != reached:
             gone = yield from run(*prepare, *path.go(step_length))
             prepare, reached = (), step_length
-        loss = yield from evaluate(path.trial, path.grad if probe.gradient else None)
+        loss = yield from path.evaluate(probe.gradient)
         counts["gradients" if probe.gradient else "losses"] += 1
         studied: Scalars = ()
         if probe.gradient and isfinite(loss):
@@ -111,6 +105,9 @@ class StraightPath:
 
     def go(self, step_length: float) -> tuple[Command, ...]:
         return (Combine(self.trial, ((1.0, self._point), (step_length, self._direction))),)
+
+    def evaluate(self, gradient: bool) -> Ask[float]:
+        return evaluate(self.trial, self.grad if gradient else None)
 
     def study(self, step_length: float) -> tuple[Command, ...]:
         return (dot(self.grad, self._direction), MaxAbs(self.grad), *self._extra(step_length))

@@ -16,7 +16,10 @@ from engine.batch.vector import Command
 
 
 class Span(NamedTuple):
-    """Samples [start, stop) of the order in which the problem numbers them."""
+    """Samples start to stop - 1 of the order in which the problem numbers them.
+
+    Position p stands for sample p modulo the number of samples; no span is longer than that.
+    """
 
     start: int
     stop: int

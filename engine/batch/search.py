@@ -97,6 +97,8 @@ def strong_wolfe(config: WolfeConfig, loss: float, slope: float, first: float) -
             config.c1 * slope if tilted else 0.0,
             config.interval_tolerance,
         )
-        if not step_length < wall:
+        if step_length >= wall:
             step_length = (interval.best.step + wall) / 2
+        if not 0 < step_length < inf:
+            return None  # back at the start: rounding hides the fall
     return None

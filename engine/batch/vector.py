@@ -58,6 +58,20 @@ class Orthant:
 
 
 @dataclass(frozen=True, slots=True)
+class Align:
+    """target = direction, but 0 where x is 0 and the direction climbs by the pseudo-gradient.
+
+    Andrew & Gao 2007, 3.2, do so for every element. Where x is not 0 this only bends a good
+    direction: projecting the step keeps it in its orthant anyway (`KeepSigns`).
+    """
+
+    target: str
+    direction: str
+    point: str
+    pseudo: str
+
+
+@dataclass(frozen=True, slots=True)
 class KeepSigns:
     """target = values where their sign is that of `signs`, else 0 (Andrew & Gao 2007, 3.2)."""
 
@@ -88,7 +102,7 @@ class MaxAbs:
     vector: str
 
 
-Write = Combine | Multiply | PseudoGradient | Orthant | KeepSigns
+Write = Combine | Multiply | PseudoGradient | Orthant | Align | KeepSigns
 Reduction = Products | SumAbs | MaxAbs
 Command = Write | Reduction
 
@@ -129,6 +143,8 @@ def reads(command: Command) -> tuple[str, ...]:
             return (point, grad)
         case Orthant(_, point, pseudo):
             return (point, pseudo)
+        case Align(_, direction, point, pseudo):
+            return (direction, point, pseudo)
         case KeepSigns(_, values, signs):
             return (values, signs)
         case Products(left, right):

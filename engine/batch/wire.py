@@ -4,6 +4,7 @@ from dataclasses import fields
 from typing import Any, Final
 
 from engine.batch.vector import (
+    Align,
     Combine,
     Command,
     KeepSigns,
@@ -20,6 +21,7 @@ OPERATIONS: Final[dict[str, type[Command]]] = {
     "multiply": Multiply,
     "pseudo_gradient": PseudoGradient,
     "orthant": Orthant,
+    "align": Align,
     "keep_signs": KeepSigns,
     "products": Products,
     "sum_abs": SumAbs,
