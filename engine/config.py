@@ -94,9 +94,6 @@ class SingleConfig(TrainingConfig):
     name: Literal["single"] = "single"
 
 
-AlgorithmConfig = Annotated[DownpourConfig | SingleConfig, Field(discriminator="name")]
-
-
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ClusterConfig:
     """The processes of one run: each replica and each shard is a Dask worker of its own."""

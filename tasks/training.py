@@ -9,10 +9,13 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from data.manifest import read_manifest
-from engine.config import AlgorithmConfig, ClusterConfig, DownpourConfig
+from engine.algorithm import AlgorithmConfig
+from engine.config import ClusterConfig, DownpourConfig
+from engine.dask_sandblaster import train_sandblaster
 from engine.dask_train import train_downpour
 from engine.events import Listener
 from engine.result import TrainingResult
+from engine.sandblaster.config import SandblasterConfig
 from engine.single import train_single
 from tasks import network
 from tasks.artifacts import artifact_key
@@ -97,4 +100,7 @@ def _train(
     if isinstance(algorithm, DownpourConfig):
         with open_cluster(cluster) as client, _threads_kept():
             return train_downpour(client, problem, algorithm, cluster, folder, identity, listen)
+    if isinstance(algorithm, SandblasterConfig):
+        with open_cluster(cluster) as client:
+            return train_sandblaster(client, problem, algorithm, cluster, folder, identity, listen)
     return train_single(problem, algorithm, folder, identity, listen)

@@ -269,7 +269,8 @@ class Coordinator:
         if evaluation is None:  # a late copy of a portion of the evaluation before
             freed = _slot_of(index, seat.incarnation, message)
             return self._release([freed] if freed else [])
-        self._tally.hear(index, message)
+        if message["evaluation"] == evaluation.id:
+            self._tally.hear(index, message, evaluation.samples_in(int(message["work"])))
         freed = evaluation.take_sum(index, seat.incarnation, message)
         return [*self._release([freed] if freed else []), *self._go_on(now)]
 

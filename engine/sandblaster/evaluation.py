@@ -83,6 +83,10 @@ class Evaluation:
             "portions": [self._portions[number][1:] for number in work.portions],
         }
 
+    def samples_in(self, work: int) -> int:
+        """Number of samples of a work."""
+        return sum(self._portions[number].num_samples for number in self._works[work])
+
     def take_sum(self, replica: int, incarnation: int, message: Message) -> Slot | None:
         """A replica's sum has arrived; return its slot if it is free again at once."""
         work = int(message["work"])

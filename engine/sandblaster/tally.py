@@ -14,11 +14,13 @@ class EvaluationTally:
 
     started: float = 0.0
     portions: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
+    samples: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
     computing_s: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
     waiting_s: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
 
-    def hear(self, replica: int, message: Message) -> None:
-        """A sum has arrived, whether or not it counts."""
+    def hear(self, replica: int, message: Message, num_samples: int) -> None:
+        """A sum over so many samples has arrived, whether or not it counts."""
+        self.samples[replica] += num_samples
         self.portions[replica] += len(message["losses"])
         self.computing_s[replica] += message["computing_s"]
         self.waiting_s[replica] += message["waiting_s"]
@@ -32,6 +34,7 @@ class EvaluationTally:
             "loss": evaluation.loss,
             "seconds": now - self.started,
             "portions": dict(self.portions),
+            "samples": dict(self.samples),
             "computing_s": dict(self.computing_s),
             "waiting_s": dict(self.waiting_s),
             "backups": evaluation.ledger.num_backups,

@@ -1,5 +1,6 @@
 """One Sandblaster run from its first command to its final checkpoint."""
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ class Training:
             outcome=outcome,
         )
         self._driver.stop()
+        shutil.rmtree(self._records, ignore_errors=True)
         return final
 
     def _place_vectors(self) -> None:
