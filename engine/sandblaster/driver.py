@@ -38,10 +38,12 @@ class Driver:
         self._events = events
         self._check_roles = check_roles
         self._checked = 0.0
+        self.num_round_trips = 0  # batches of commands; evaluations come on top
         self._replica_lost = False
 
     def run(self, commands: Sequence[Command]) -> tuple[float, ...]:
         """The scalars of a batch of commands."""
+        self.num_round_trips += 1
         answer: tuple[float, ...] = self._await(self._coordinator.run(commands))
         return answer
 

@@ -120,6 +120,7 @@ class Training:
             loss=at.loss,
             gradient_norm=at.gradient_norm,
             step_length=at.step_length,
+            round_trips=self._driver.num_round_trips,
             counts=dict(at.counts),
         )
         self._number += 1
