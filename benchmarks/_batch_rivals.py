@@ -16,7 +16,7 @@ from engine.torch_problem import TorchProblem
 
 
 class Trace(NamedTuple):
-    """What an optimisation took: the loss after each iteration, and when."""
+    """What an optimisation took: the loss of each iterate, or of each trial point, and when."""
 
     seconds: list[float]
     losses: list[float]
@@ -34,8 +34,8 @@ def torch_lbfgs(minibatch_size: int, num_iterations: int, history_length: int) -
     net = demo_net().train()
     optimiser = torch.optim.LBFGS(
         net.parameters(),
-        max_iter=1,
-        max_eval=25,
+        max_iter=num_iterations,
+        max_eval=10_000,
         history_size=history_length,
         line_search_fn="strong_wolfe",
         tolerance_grad=0.0,
@@ -54,14 +54,12 @@ def torch_lbfgs(minibatch_size: int, num_iterations: int, history_length: int) -
             loss = loss * (len(images[part]) / len(images))
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
+        seconds.append(time.monotonic() - began)
+        losses.append(total)
         return total
 
-    start, seconds, losses = time.monotonic(), [], []
-    for _ in range(num_iterations):
-        optimiser.step(closure)  # type: ignore[arg-type]
-        state: dict[str, Any] = optimiser.state[next(iter(net.parameters()))]
-        seconds.append(time.monotonic() - start)
-        losses.append(float(state["prev_loss"]))
+    began, seconds, losses = time.monotonic(), [], []
+    optimiser.step(closure)
     return Trace(seconds, losses, num_evaluations)
 
 

@@ -21,18 +21,19 @@ UNIT_SIZE = 500
 
 
 def digits() -> tuple[Tensor, Tensor]:
-    """scikit-learn's 1,797 digits, and the same a pixel to the right.
+    """scikit-learn's 1,797 digits, and the same a pixel to the right, and lower.
 
     Returns:
-        Images (N, 3, 32, 32) and classes (N,). N = 3,594: a pass takes a second on two cores.
+        Images (N, 3, 32, 32) and classes (N,). N = 7,188: a pass takes two seconds on two cores.
     """
     from sklearn.datasets import load_digits
 
     images, classes = load_digits(return_X_y=True)
     small = torch.tensor(images, dtype=torch.float32).view(-1, 1, 8, 8) - 5.0
     large = torch.nn.functional.interpolate(small, size=(32, 32), mode="bilinear")
-    both = torch.cat([large, large.roll(1, dims=3)]).expand(-1, 3, -1, -1).contiguous()
-    return both, torch.tensor(classes).repeat(2)
+    both = torch.cat([large, large.roll(1, dims=3)])
+    all_four = torch.cat([both, both.roll(1, dims=2)]).expand(-1, 3, -1, -1).contiguous()
+    return all_four, torch.tensor(classes).repeat(4)
 
 
 def demo_net() -> torch.nn.Module:

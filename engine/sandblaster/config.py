@@ -19,7 +19,7 @@ class SandblasterConfig(TrainingConfig):
     name: Literal["sandblaster"] = "sandblaster"
     optimiser: OptimiserConfig = Field(default_factory=LbfgsConfig)
     portion_minibatches: int = Field(default=1, ge=1)  # mini-batches in one portion
-    max_bundle: int = Field(default=4, ge=1)  # portions in one sum; single ones near the end
+    max_bundle: int = Field(default=8, ge=1)  # portions in one sum; single ones near the end
     max_copies: int = Field(default=2, ge=1)  # replicas that may work on one portion; 1: no backup
     deterministic: bool = False  # add in a fixed order: the same bits, whoever computes what
     #: In order only: portions that may be given out ahead of the one whose turn it is.

@@ -55,6 +55,7 @@ class Evaluation:
         self._window = config.order_window if config.deterministic else None
         self._ready: dict[int, Slot] = {}  # first portion -> accepted sum, not added yet
         self._order = [portion.number for portion in portions]
+        self._place = {number: place for place, number in enumerate(self._order)}
         self._num_added = 0  # portions, of `_order`, that the accumulator holds (in order only)
         self._held: set[int] = set()  # portions whose sum waits on the shards for its turn
         self._accrued: str | None = None
@@ -109,9 +110,9 @@ class Evaluation:
             self.finished = self.ledger.complete
             return []
         commands = self._additions()
-        if not commands and self.ledger.complete:
+        if self.ledger.complete:  # then these were the last ones
             assert self._accrued is not None
-            commands = [Combine(self.grad, ((1.0 / self.num_samples, self._accrued),))]
+            commands.append(Combine(self.grad, ((1.0 / self.num_samples, self._accrued),)))
             self._finishing = True
         self._waiting = bool(commands)
         return commands
@@ -156,7 +157,7 @@ class Evaluation:
 
     def _held_name(self, portion: int) -> str:
         assert self._window is not None
-        return f"held-{self._order.index(portion) % (2 * self._window)}"
+        return f"held-{self._place[portion] % (2 * self._window)}"
 
     def _add(self, names: Sequence[str]) -> list[Command]:
         if not names:
