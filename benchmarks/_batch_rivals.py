@@ -16,7 +16,10 @@ from engine.torch_problem import TorchProblem
 
 
 class Trace(NamedTuple):
-    """What an optimisation took: the loss of each iterate, or of each trial point, and when."""
+    """What an optimisation took: the loss of each iterate, or of each trial point, and when.
+
+    Time starts when the initial point has been evaluated: everybody is ready then.
+    """
 
     seconds: list[float]
     losses: list[float]
@@ -44,7 +47,7 @@ def torch_lbfgs(minibatch_size: int, num_iterations: int, history_length: int) -
     num_evaluations = 0
 
     def closure() -> float:
-        nonlocal num_evaluations
+        nonlocal num_evaluations, began
         num_evaluations += 1
         optimiser.zero_grad()
         total = 0.0
@@ -54,11 +57,13 @@ def torch_lbfgs(minibatch_size: int, num_iterations: int, history_length: int) -
             loss = loss * (len(images[part]) / len(images))
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
+        if num_evaluations == 1:
+            began = time.monotonic()
         seconds.append(time.monotonic() - began)
         losses.append(total)
         return total
 
-    began, seconds, losses = time.monotonic(), [], []
+    began, seconds, losses = 0.0, [], []
     optimiser.step(closure)
     return Trace(seconds, losses, num_evaluations)
 
@@ -73,17 +78,13 @@ def scipy_lbfgs(
     """scipy's L-BFGS-B; its closure sums gradients of Dask tasks, as dask-glm's does."""
     from scipy.optimize import fmin_l_bfgs_b
 
-    problems = client.submit(
-        lambda: None, pure=False
-    )  # warm connection, so that its cost is not ours
-    problems.result()
     num_samples = sum(digits_problem().unit_sizes)
     chunks = [(k, len(workers)) for k in range(len(workers))]
-    start, seconds, losses, num_evaluations = time.monotonic(), [], [], 0
+    began, seconds, losses, num_evaluations = 0.0, [], [], 0
     latest = float("nan")
 
     def closure(point: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
-        nonlocal num_evaluations, latest
+        nonlocal num_evaluations, latest, began
         num_evaluations += 1
         values = point.astype(np.float32)
         futures: list[Future[Any]] = [
@@ -93,10 +94,12 @@ def scipy_lbfgs(
         results = [future.result() for future in futures]
         grad = np.sum([grad for _, grad in results], axis=0) / num_samples
         latest = sum(loss for loss, _ in results) / num_samples
+        if num_evaluations == 1:
+            began = time.monotonic()
         return latest, grad.astype(np.float64)
 
     def after(point: npt.NDArray[np.float64]) -> None:
-        seconds.append(time.monotonic() - start)
+        seconds.append(time.monotonic() - began)
         losses.append(latest)
 
     initial = digits_problem().initial().double().numpy()

@@ -67,7 +67,7 @@ def rivals() -> list[Figure]:
     target = max(min(trace.losses) for trace in (ours, torchs, scipys))
     per_iteration = (ours.seconds[-1] - ours.seconds[0]) / (len(ours.seconds) - 1)
     for name, trace in (("ours", ours), ("torch", torchs), ("scipy + Dask", scipys)):
-        per_evaluation = trace.seconds[-1] / trace.num_evaluations
+        per_evaluation = trace.seconds[-1] / (trace.num_evaluations - 1)
         print(f"{name}: {trace.num_evaluations} evaluations, {per_evaluation:.3f} s each, losses")
         print("   ", " ".join(f"{loss:.4f}" for loss in trace.losses))
     print(f"time to loss {target:.4f}; an iteration of ours takes {per_iteration:.2f} s")
@@ -81,9 +81,9 @@ def rivals() -> list[Figure]:
 
 
 def our_trace(rows: list[Row]) -> Trace:
-    """Iterations after the initial point; time starts with the first evaluation."""
+    """The iterates after the initial point."""
     evaluations = [row for row in rows if row["event"] == "evaluation"]
-    start = evaluations[0]["time_s"] - evaluations[0]["seconds"]
+    start = evaluations[0]["time_s"]
     taken = [row for row in rows if row["event"] == "iteration" and row["iteration"] > 0]
     seconds = [row["time_s"] - start for row in taken]
     return Trace(seconds, [row["loss"] for row in taken], len(evaluations))

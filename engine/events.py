@@ -34,7 +34,11 @@ class EventLog:
 
     def record(self, event: str, **values: Any) -> None:
         """Write one row."""
-        row = {"time_s": round(self.elapsed_s, 3), "event": event, **values}
+        self.write(event, self.elapsed_s, **values)
+
+    def write(self, event: str, time_s: float, **values: Any) -> None:
+        """Write one row that belongs to another moment of training."""
+        row = {"time_s": round(time_s, 3), "event": event, **values}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         self._listen(row)

@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from data.manifest import read_manifest
 from engine.algorithm import AlgorithmConfig
 from engine.config import ClusterConfig, DownpourConfig
+from engine.dask_phases import train_phases
 from engine.dask_sandblaster import train_sandblaster
 from engine.dask_train import train_downpour
 from engine.events import Listener
@@ -101,6 +102,7 @@ def _train(
         with open_cluster(cluster) as client, _threads_kept():
             return train_downpour(client, problem, algorithm, cluster, folder, identity, listen)
     if isinstance(algorithm, SandblasterConfig):
-        with open_cluster(cluster) as client:
-            return train_sandblaster(client, problem, algorithm, cluster, folder, identity, listen)
+        train = train_phases if algorithm.phases else train_sandblaster
+        with open_cluster(cluster) as client, _threads_kept():
+            return train(client, problem, algorithm, cluster, folder, identity, listen)
     return train_single(problem, algorithm, folder, identity, listen)

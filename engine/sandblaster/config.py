@@ -10,10 +10,19 @@ from engine.config import STRICT, TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class PhaseConfig:
+    """One stretch of a run by one algorithm."""
+
+    algorithm: Literal["downpour", "sandblaster"]
+    share: float = Field(gt=0.0, le=1.0)  # of the run's num_epochs
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class SandblasterConfig(TrainingConfig):
     """Batch optimisation on the shards (Dean et al. 2012, 4.2).
 
-    `num_epochs` is the budget: passes over the data, those of the line search included.
+    `num_epochs` is the budget: passes over the data, those of the line search included. In phases
+    of Downpour, which may come before and between, `rule` and `schedule` are used.
     """
 
     name: Literal["sandblaster"] = "sandblaster"
@@ -25,3 +34,9 @@ class SandblasterConfig(TrainingConfig):
     #: In order only: portions that may be given out ahead of the one whose turn it is.
     order_window: int = Field(default=16, ge=1)
     validate_every_iterations: int = Field(default=10, ge=1)
+    phases: tuple[PhaseConfig, ...] = ()  # none: the whole run is Sandblaster's
+
+    def __post_init__(self) -> None:
+        if self.phases and abs(sum(phase.share for phase in self.phases) - 1.0) > 1e-6:
+            shares = ", ".join(f"{phase.share:g}" for phase in self.phases)
+            raise ValueError(f"the shares of phases are {shares}: want them to add up to 1")
