@@ -8,6 +8,7 @@ from multiprocessing.connection import Connection
 import torch
 
 from benchmarks._subject import minibatch_pool
+from engine.config import AdagradConfig, MomentumConfig, RuleConfig
 from models.config import ModelConfig
 from models.vgg import build_vgg
 from tasks.cluster import SETTINGS
@@ -16,23 +17,29 @@ from tasks.cluster import SETTINGS
 class PlainLoops:
     """Several independent loops, running at the same time for a given time, then waiting."""
 
-    def __init__(self, count: int, net: ModelConfig, minibatch_size: int, rule: str) -> None:
-        """Start the processes with the malloc settings that our replicas have."""
+    def __init__(
+        self, count: int, net: ModelConfig, minibatch_size: int, rule: RuleConfig, *, tuned: bool
+    ) -> None:
+        """Start the processes; with `tuned` they get the malloc settings that our replicas have."""
         prefix = "distributed.nanny.pre-spawn-environ."
         malloc = {
             name.removeprefix(prefix): str(value)
             for name, value in SETTINGS.items()
-            if name.startswith(prefix)
+            if name.startswith(prefix) and tuned
         }
         context = mp.get_context("spawn")
         before = dict(os.environ)
         os.environ.update(malloc | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
         self._pipes = []
+        self._processes = []
         for _ in range(count):
             ours, theirs = context.Pipe()
             args = (theirs, net, minibatch_size, rule)
-            context.Process(target=_serve, args=args, daemon=True).start()
+            process = context.Process(target=_serve, args=args, daemon=True)
+            process.start()
+            theirs.close()
             self._pipes.append(ours)
+            self._processes.append(process)
         os.environ.clear()
         os.environ.update(before)
         self.run(1.0)
@@ -43,17 +50,19 @@ class PlainLoops:
             pipe.send(seconds)
         return float(sum(pipe.recv() for pipe in self._pipes))
 
+    def close(self) -> None:
+        """End the processes."""
+        for pipe, process in zip(self._pipes, self._processes, strict=True):
+            pipe.close()
+            process.join()
 
-def _serve(pipe: Connection, net: ModelConfig, minibatch_size: int, rule: str) -> None:
+
+def _serve(pipe: Connection, net: ModelConfig, minibatch_size: int, rule: RuleConfig) -> None:
     torch.set_num_threads(1)
     pool = minibatch_pool(minibatch_size)
     model = build_vgg(net, 10).train()
     parameters = list(model.parameters())
-    optimiser: torch.optim.Optimizer = (
-        torch.optim.SGD(parameters, lr=0.001, momentum=0.9, weight_decay=5e-4, fused=True)
-        if rule == "momentum"
-        else torch.optim.Adagrad(parameters, lr=0.001, fused=True)
-    )
+    optimiser = _fused(rule, parameters)
     loss_function = torch.nn.CrossEntropyLoss()
     while True:
         try:
@@ -68,3 +77,19 @@ def _serve(pipe: Connection, net: ModelConfig, minibatch_size: int, rule: str) -
             optimiser.step()
             num_images += len(labels)
         pipe.send(num_images / elapsed)
+
+
+def _fused(rule: RuleConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    match rule:
+        case MomentumConfig():
+            return torch.optim.SGD(
+                parameters,
+                lr=rule.learning_rate,
+                momentum=rule.momentum,
+                weight_decay=rule.weight_decay,
+                fused=True,
+            )
+        case AdagradConfig():
+            return torch.optim.Adagrad(parameters, lr=rule.gamma, fused=True)
+        case _:
+            raise ValueError(f"no plain loop is written for {type(rule).__name__}")

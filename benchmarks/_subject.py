@@ -22,6 +22,13 @@ DEMO_NET = ModelConfig(
     head_widths=(256, 256),
     initialisation="he",
 )
+VGG_A = ModelConfig(
+    name="A",
+    num_classes=NUM_CLASSES,
+    input_size=32,
+    head_widths=(256, 256),
+    initialisation="he",
+)
 _POOL = 8
 
 

@@ -24,6 +24,7 @@ class MomentumConfig:
     name: Literal["momentum"] = "momentum"
     learning_rate: float = Field(default=0.01, gt=0.0)
     momentum: float = Field(default=0.9, gt=0.0, lt=1.0)
+    nesterov: bool = False  # the gradient where the velocity leads, not where we are
     weight_decay: float = Field(default=0.0, ge=0.0)
 
 
@@ -37,15 +38,46 @@ class AdagradConfig:
     weight_decay: float = Field(default=0.0, ge=0.0)
 
 
-RuleConfig = Annotated[SgdConfig | MomentumConfig | AdagradConfig, Field(discriminator="name")]
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RmspropConfig:
+    """The rate is divided by the root of a moving mean of squared gradients."""
+
+    name: Literal["rmsprop"] = "rmsprop"
+    learning_rate: float = Field(default=0.001, gt=0.0)
+    smoothing: float = Field(default=0.99, ge=0.0, lt=1.0)  # of the mean; torch calls it alpha
+    epsilon: float = Field(default=1e-8, gt=0.0)
+    weight_decay: float = Field(default=0.0, ge=0.0)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AdamWConfig:
+    """Adam with weight decay apart from the gradient (Loshchilov & Hutter 2019)."""
+
+    name: Literal["adamw"] = "adamw"
+    learning_rate: float = Field(default=0.001, gt=0.0)
+    beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
+    beta2: float = Field(default=0.999, ge=0.0, lt=1.0)
+    epsilon: float = Field(default=1e-8, gt=0.0)
+    weight_decay: float = Field(default=0.01, ge=0.0)
+
+
+RuleConfig = Annotated[
+    SgdConfig | MomentumConfig | AdagradConfig | RmspropConfig | AdamWConfig,
+    Field(discriminator="name"),
+]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ScheduleConfig:
-    """Divide the rule's rate by drop_by[i] once the fraction drop_at[i] of the run is leased."""
+    """Factors on the rule's rate, by the fraction of the run that is leased; they multiply.
+
+    The rate is divided by drop_by[i] once the fraction drop_at[i] is leased.
+    """
 
     drop_at: tuple[float, ...] = ()
     drop_by: tuple[float, ...] = ()
+    warm_up: float = Field(default=0.0, ge=0.0, lt=1.0)  # rises from a tenth until this fraction
+    anneal: Literal["none", "linear", "cosine"] = "none"  # falls to 0 at the end of the run
 
     def __post_init__(self) -> None:
         if len(self.drop_at) != len(self.drop_by):
@@ -60,6 +92,21 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class ClipConfig:
+    """Bounds on the gradient of each mini-batch; None is no bound."""
+
+    max_value: float | None = Field(default=None, gt=0.0)  # of each element
+    max_norm: float | None = Field(default=None, gt=0.0)  # of the whole gradient, Euclidean
+
+    def __post_init__(self) -> None:
+        if self.max_value is not None and self.max_norm is not None:
+            raise ValueError(
+                f"max_value={self.max_value} and max_norm={self.max_norm}: "
+                "clip by value or by norm, not both"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class TrainingConfig:
     """What every algorithm needs to know of a run."""
 
@@ -67,6 +114,7 @@ class TrainingConfig:
     num_epochs: int = Field(default=74, ge=1)
     rule: RuleConfig = Field(default_factory=MomentumConfig)
     schedule: ScheduleConfig = ScheduleConfig()
+    clip: ClipConfig = ClipConfig()
     seed: int = Field(default=0, ge=0)
     prefetch: int = Field(default=4, ge=1)  # mini-batches read ahead by each replica
     validate_every_epochs: float = Field(default=1.0, gt=0.0)

@@ -46,7 +46,7 @@ class Coordinator:
         self._roles: dict[int, tuple[str, int]] = {}  # peer -> role and index
         self._settling: dict[Holder, dict[int, Progress | None]] = {}
         self._pioneer: int | None = None  # the replica that works alone in the warm start
-        self._finished = False
+        self._finished = self._stopping = False
 
     def hear(self, peer: int, message: Message, now: float) -> list[Instruction]:
         """A message from a connected peer."""
@@ -77,6 +77,11 @@ class Coordinator:
         if request := self._snapshots.request(now):
             instructions += [Send(s.peer, request) for s in self._shards if s.peer is not None]
         return instructions
+
+    def stop(self) -> list[Instruction]:
+        """The run has to end early: with one more snapshot, as soon as all shards serve."""
+        self._stopping = True
+        return [] if self._snapshots.stop() else [Finish()]
 
     def measured(self, final: bool) -> list[Instruction]:
         """The committed checkpoint has been validated."""
@@ -186,11 +191,16 @@ class Coordinator:
                 return self._fenced(index, message)
             case "snapshotted":
                 commit = self._snapshots.answer(index, message, self._num_steps, now)
-                return [commit] if commit else []
+                return [commit, *self._stopped()] if commit else []
             case "snapshot_failed":
                 record = self._snapshots.fail(index, message, now)
-                return [record] if record else []
+                return [record, *self._stopped()] if record else []
         return []
+
+    def _stopped(self) -> list[Instruction]:
+        """What follows the end of a snapshot: nothing, unless it was the last one."""
+        self._finished |= self._stopping
+        return [Finish()] if self._stopping else []
 
     def _serving(self, index: int, message: Message) -> list[Instruction]:
         seat = self._shards[index]

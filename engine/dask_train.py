@@ -1,7 +1,7 @@
 """Downpour SGD on Dask workers: starts the roles, and carries out the coordinator's decisions.
 
-Call it in the main thread, where signals arrive: whatever ends it, the roles are told to stop and
-the memory files are removed.
+Call it in the main thread, where signals arrive: an interrupted run writes one more checkpoint.
+Whatever ends it, the roles are told to stop and the memory files are removed.
 """
 
 import logging
@@ -18,6 +18,7 @@ from engine.events import EventLog, Listener, ignore
 from engine.instructions import (
     RunFailedError,
 )
+from engine.interruptible import interruptible
 from engine.problem import ProblemFactory
 from engine.replica_role import run_replica
 from engine.result import TrainingResult
@@ -76,7 +77,8 @@ def train_downpour(
     training = Training(server, run, problem, config, cluster, identity, start, events)
     try:
         roles = _start_roles(client, run, factory, config, cluster)
-        final = training.drive(lambda: raise_errors(roles))
+        final = interruptible(lambda: training.drive(lambda: raise_errors(roles)), training.stop)
+        assert final is not None  # an interruption leaves by its exception
         await_end(roles)
     finally:
         training.close()

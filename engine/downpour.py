@@ -47,10 +47,15 @@ class Compute:
 
 @dataclass(frozen=True, slots=True)
 class StartPush:
-    """Send the accrued gradient; it brings the replica's samples up to `progress`."""
+    """Send the accrued gradient; it brings the replica's samples up to `progress`.
+
+    With `then_fetch`, the newest parameters come back with the answer: the fetch of the next step
+    travels right behind the push, which saves a round trip and still sees what was pushed.
+    """
 
     progress: Progress
     scale: float
+    then_fetch: bool = False
 
 
 Instruction = Take | Fetch | Compute | StartPush
@@ -61,18 +66,22 @@ def downpour(config: DownpourConfig) -> Generator[Instruction, Answer, None]:
     """Yield one replica's instructions; send the mini-batch in answer to `Take`."""
     step = num_accrued = 0
     last: LeasedMinibatch | None = None
+    fetched = False
     while (minibatch := (yield Take())) is not None:
         if isinstance(minibatch, Idle):
             # The printed loop never ends; ours must not sit on the last gradients of a run.
             if num_accrued and last:
                 yield StartPush(last.progress, last.scale)
                 num_accrued = 0
+            fetched = False  # while we wait, others change the parameters
             continue
-        if step % config.n_fetch == 0:
+        if step % config.n_fetch == 0 and not fetched:
             yield Fetch()
+        fetched = False
         yield Compute(minibatch, first=num_accrued == 0)
         num_accrued += 1
         if step % config.n_push == 0:  # step 0 pushes too, as Algorithm 1.1 is printed
-            yield StartPush(minibatch.progress, minibatch.scale)
+            fetched = (step + 1) % config.n_fetch == 0 and not config.overlap_fetch
+            yield StartPush(minibatch.progress, minibatch.scale, then_fetch=fetched)
             num_accrued = 0
         step, last = step + 1, minibatch

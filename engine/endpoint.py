@@ -12,7 +12,17 @@ import torch
 from torch import Tensor
 
 from engine import memory
-from engine.frames import Message, ProtocolError, as_bytes, is_token, listen, receive, send, shut
+from engine.frames import (
+    Buffer,
+    Message,
+    ProtocolError,
+    as_bytes,
+    is_token,
+    listen,
+    receive,
+    send,
+    shut,
+)
 from engine.ledger import Progress
 from engine.segment import Segment
 from engine.shard import FencedShardError, ParameterShard, Push, PushRefusedError
@@ -80,13 +90,15 @@ class ShardEndpoint:
         host, port = self._listener.getsockname()[:2]
         return host, port
 
-    def fetch(self, message: Message, out: Tensor) -> int:
-        """Copy what `message` asks for into `out`; return the version of the parameters."""
-        with self.lock:
-            if name := message.get("vector"):
-                self.named_vectors.fetch(str(name), out)
-                return self.shard.version
-            return self.shard.fetch(out)
+    def copy(self, message: Message, out: Tensor) -> int:
+        """Copy what `message` asks for into `out`; return the version of the parameters.
+
+        The caller holds the lock.
+        """
+        if name := message.get("vector"):
+            self.named_vectors.fetch(str(name), out)
+            return self.shard.version
+        return self.shard.fetch(out)
 
     @property
     def named_vectors(self) -> NamedVectors:
@@ -189,7 +201,17 @@ class _Session:
         send(self.sock, {"op": "staged"})
 
     def fetch(self, message: Message) -> None:
+        with self.endpoint.lock:
+            version = self.copy_values(message)
+        send(self.sock, {"op": "fetched", "version": version}, self.outgoing())
+
+    def copy_values(self, message: Message) -> int:
+        """Put the slice where the replica will have it and return its version."""
         raise NotImplementedError
+
+    def outgoing(self) -> Buffer:
+        """The bytes of a copied slice that have to follow the message."""
+        return b""
 
     def gradient(self, message: Message) -> tuple[Tensor, Location]:
         raise NotImplementedError
@@ -207,24 +229,27 @@ class _Session:
             float(message["scale"]),
         )
         grad, location = self.gradient(message)
+        fetches = "buffer" in message
+        with self.endpoint.lock:
+            reply = self._applied(push, grad, location)
+            if fetches:
+                reply["fetched_version"] = self.copy_values(message)
+        send(self.sock, reply, self.outgoing() if fetches else b"")
+
+    def _applied(self, push: Push, grad: Tensor, location: Location) -> Message:
         try:
-            with self.endpoint.lock:
-                applied = self.endpoint.shard.push(push, grad, location)
+            return {"op": "applied", **self.endpoint.shard.push(push, grad, location)._asdict()}
         except PushRefusedError as error:
-            kind = type(error).__name__
-            send(self.sock, {"op": "refused", "error": kind, "message": str(error)})
-        else:
-            send(self.sock, {"op": "applied", **applied._asdict()})
+            return {"op": "refused", "error": type(error).__name__, "message": str(error)}
 
 
 class _SharedSession(_Session):
     """Same host: vectors lie in the replica's memory file, only messages use the socket."""
 
-    def fetch(self, message: Message) -> None:
+    def copy_values(self, message: Message) -> int:
         target = self.segment.parameters[int(message["buffer"])]
         first, count = self.place.first, self.place.count
-        version = self.endpoint.fetch(message, target[first : first + count])
-        send(self.sock, {"op": "fetched", "version": version})
+        return self.endpoint.copy(message, target[first : first + count])
 
     def gradient(self, message: Message) -> tuple[Tensor, Location]:
         slot, first, count = int(message["slot"]), self.place.first, self.place.count
@@ -247,10 +272,11 @@ class _SocketSession(_Session):
         self._grad = torch.frombuffer(self._map, dtype=place.dtype, count=place.count)
         self._outbox = torch.empty(place.count, dtype=place.dtype)
 
-    def fetch(self, message: Message) -> None:
-        version = self.endpoint.fetch(message, self._outbox)
-        payload = as_bytes(self._outbox)
-        send(self.sock, {"op": "fetched", "version": version}, payload)
+    def copy_values(self, message: Message) -> int:
+        return self.endpoint.copy(message, self._outbox)
+
+    def outgoing(self) -> Buffer:
+        return as_bytes(self._outbox)
 
     def gradient(self, message: Message) -> tuple[Tensor, Location]:
         return self._grad, Location(str(self._path), 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
-#: Called in the training process's main thread for every row.
+#: Called in the coordinator's thread for every row.
 Listener = Callable[[Row], None]
 
 

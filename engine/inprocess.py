@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from engine.clipping import with_clipping
 from engine.config import DownpourConfig
 from engine.downpour import Answer, Compute, Fetch, Instruction, StartPush, Take, downpour
 from engine.ledger import Ledger
@@ -64,7 +65,8 @@ class _World:
     def __init__(
         self, problem: Problem, config: DownpourConfig, num_shards: int, faults: FaultPlan
     ) -> None:
-        self.problem, self.config, self.faults = problem, config, faults
+        self.problem = with_clipping(problem, config.clip)
+        self.config, self.faults = config, faults
         self.initial = problem.initial()
         self.slices = problem.layout.slices(num_shards)
         self.shards = [self._shard(self.initial[part]) for part in self.slices]
@@ -101,6 +103,8 @@ class _World:
                 self._compute(replica, replica.instruction)
             case StartPush():
                 self._push(replica, replica.instruction)
+                if replica.instruction.then_fetch:
+                    self._fetch(replica)
         try:
             replica.instruction = replica.program.send(answer)
         except StopIteration:

@@ -52,7 +52,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class Finish:
-    """Every sample counts and the final checkpoint is measured."""
+    """Every sample counts and the final checkpoint is measured; or the run was told to stop."""
 
 
 Instruction = Send | Drop | Record | Commit | Finish

@@ -3,7 +3,7 @@
 import logging
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -147,35 +147,52 @@ class RemoteServer:
     def fetch(self, buffer: int) -> list[int]:
         """Fill parameter buffer `buffer`; return the version of each shard's slice."""
         message: Message = {"op": "fetch", "buffer": buffer}
-        target = self._segment.parameters[buffer]
-        nothing = target[:0]
-        for link in self._fetch_links:
-            link.send(message, nothing)
-        return [
-            int(link.receive(message, nothing, target[part])["version"])
-            for link, part in zip(self._fetch_links, self._slices, strict=True)
-        ]
+        nothing = self._segment.gradients[0][:0]
+        requests = [(link, message, nothing) for link in self._fetch_links]
+        return [int(reply["version"]) for reply in self._ask(requests, buffer)]
 
     def push(self, slot: int, pushes: Sequence[Push]) -> list[Applied | Refused]:
         """Push gradient slot `slot`, a Push for each shard; return each shard's answer."""
+        return [_answer(reply) for reply in self._ask(self._push_requests(slot, pushes), None)]
+
+    def exchange(
+        self, slot: int, pushes: Sequence[Push], buffer: int
+    ) -> tuple[list[Applied | Refused], list[int]]:
+        """Push slot `slot` and fetch into `buffer` in one round trip; the fetch sees the push."""
+        requests = self._push_requests(slot, pushes, buffer=buffer)
+        replies = list(self._ask(requests, buffer))
+        return [_answer(r) for r in replies], [int(r["fetched_version"]) for r in replies]
+
+    def _push_requests(
+        self, slot: int, pushes: Sequence[Push], **more: int
+    ) -> list[tuple[ShardLink, Message, Tensor]]:
         grad = self._segment.gradients[slot]
-        messages = [
-            {
-                "op": "push",
-                "slot": slot,
-                "sequence": push.sequence,
-                "fetched_version": push.fetched_version,
-                "progress": push.progress,
-                "scale": push.scale,
-            }
-            for push in pushes
-        ]
-        requests = list(zip(self._push_links, messages, self._slices, strict=True))
-        for link, message, part in requests:
-            link.send(message, grad[part])
         return [
-            _answer(link.receive(message, grad[part], None)) for link, message, part in requests
+            (
+                link,
+                {
+                    "op": "push",
+                    "slot": slot,
+                    "sequence": push.sequence,
+                    "fetched_version": push.fetched_version,
+                    "progress": push.progress,
+                    "scale": push.scale,
+                    **more,
+                },
+                grad[part],
+            )
+            for link, push, part in zip(self._push_links, pushes, self._slices, strict=True)
         ]
+
+    def _ask(
+        self, requests: Sequence[tuple[ShardLink, Message, Tensor]], buffer: int | None
+    ) -> Iterator[Message]:
+        """Send all requests, then wait for the replies; values that come inline go to `buffer`."""
+        for link, message, payload in requests:
+            link.send(message, payload)
+        target = None if buffer is None else self._segment.parameters[buffer]
+        for (link, message, payload), part in zip(requests, self._slices, strict=True):
+            yield link.receive(message, payload, None if target is None else target[part])
 
     def close(self) -> None:
         """Drop all connections."""

@@ -37,6 +37,10 @@ class Server(Protocol):
 
     def push(self, slot: int, pushes: Sequence[Push]) -> list[Applied | Refused]: ...
 
+    def exchange(
+        self, slot: int, pushes: Sequence[Push], buffer: int
+    ) -> tuple[list[Applied | Refused], list[int]]: ...
+
 
 @dataclass
 class Tally:
@@ -175,11 +179,27 @@ class Replica:
             )
             for version in self._versions
         ]
-        self._pushes[self._slot] = thread.submit(self._send, self._slot, pushes)
-        self._slot = (self._slot + 1) % NUM_SLOTS
+        if instruction.then_fetch:
+            self._exchange(pushes)
+        else:
+            self._pushes[self._slot] = thread.submit(self._send, self._slot, pushes)
+            self._slot = (self._slot + 1) % NUM_SLOTS
+
+    def _exchange(self, pushes: Sequence[Push]) -> None:
+        """Push and fetch in this thread: it has nothing to compute until both are done.
+
+        So the same slot and the same buffer serve at each step, and more of them stays in cache.
+        """
+        self._drain()  # the connections are the push thread's
+        answers, self._versions = self._waited(
+            lambda: self._server.exchange(self._slot, pushes, self._front)
+        )
+        self._note(answers, pushes)
 
     def _send(self, slot: int, pushes: Sequence[Push]) -> None:
-        answers = self._server.push(slot, pushes)
+        self._note(self._server.push(slot, pushes), pushes)
+
+    def _note(self, answers: Sequence[Applied | Refused], pushes: Sequence[Push]) -> None:
         with self._lock:
             for answer in answers:
                 match answer:

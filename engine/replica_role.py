@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 
+from engine.clipping import with_clipping
 from engine.config import DownpourConfig
 from engine.coordinator_link import CoordinatorLink
 from engine.ledger import Lease
@@ -23,7 +24,7 @@ def run_replica(
     run: RunSpec, index: int, factory: ProblemFactory, config: DownpourConfig, worker: str
 ) -> None:
     """Work as one model replica until every sample counts; after a fenced life starts a new one."""
-    problem = factory()
+    problem = with_clipping(factory(), config.clip)
     while True:
         try:
             session = _ReplicaSession(run, index, config, worker)

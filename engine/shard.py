@@ -1,5 +1,6 @@
 """A parameter shard: one slice of the parameters and its update rule. No socket, no thread."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -68,6 +69,7 @@ class ParameterShard:
         self._epoch = epoch
         self._max_staleness = max_staleness
         self._scratch = torch.empty(min(BLOCK, state.values.numel()), dtype=state.values.dtype)
+        self._row_of: dict[Holder, int] = {}
         if state["owner_epoch"] >= epoch:
             raise FencedShardError(
                 f"epoch {epoch} wants a shard that epoch {state['owner_epoch']} already owns"
@@ -118,7 +120,8 @@ class ParameterShard:
         """Where the gradient of a push lies that a dead owner had begun, or None."""
         if not self._state["intent_active"]:
             return None
-        return Location(self._state["intent_path"].decode(), int(self._state["intent_offset"]))
+        intent = self._state.intent[0]
+        return Location(intent["path"].decode(), int(intent["offset"]))
 
     def finish_interrupted(self, grad_at: Callable[[Location], Tensor]) -> bool:
         """Finish what the previous owner had begun; True if there was something."""
@@ -129,7 +132,7 @@ class ParameterShard:
         if next_block < self._state.num_blocks:
             if self._state["intent_undo_block"] == next_block:
                 self._state.restore_undo(next_block)
-            self._apply_from(next_block, grad_at(location), float(self._state["intent_scale"]))
+            self._apply_from(next_block, grad_at(location), float(self._state.intent[0]["scale"]))
         self._commit()
         return True
 
@@ -162,6 +165,14 @@ class ParameterShard:
 
     def _row(self, replica: int, incarnation: int) -> int:
         """Index of this life's row; a new one takes a free row or the oldest fenced one."""
+        if (known := self._row_of.get((replica, incarnation))) is not None:
+            return known
+        row = self._find_row(replica, incarnation)
+        self._row_of = {k: r for k, r in self._row_of.items() if r != row}
+        self._row_of[replica, incarnation] = row
+        return row
+
+    def _find_row(self, replica: int, incarnation: int) -> int:
         rows = self._state.rows
         own = (rows["used"] == 1) & (rows["replica"] == replica)
         (found,) = (own & (rows["incarnation"] == incarnation)).nonzero()
@@ -192,7 +203,8 @@ class ParameterShard:
 
     def _remembered(self, row: int, sequence: int) -> tuple[int, int]:
         """(high, window) of the row once `sequence` is applied too."""
-        high, window = int(self._state.rows[row]["high"]), int(self._state.rows[row]["window"])
+        rows = self._state.rows
+        high, window = int(rows["high"][row]), int(rows["window"][row])
         if sequence <= high:
             return high, window | 1 << (high - sequence)
         return sequence, (window << min(sequence - high, WINDOW) | 1) & (2**WINDOW - 1)
@@ -209,7 +221,7 @@ class ParameterShard:
                 f"push is {staleness} updates stale, max_staleness={self._max_staleness}"
             )
         # The sum is finite when all values are, unless it overflows: only then look at each.
-        if not torch.isfinite(grad.sum()) and not torch.isfinite(grad).all():
+        if not math.isfinite(float(grad.sum())) and not torch.isfinite(grad).all():
             bad = int((~torch.isfinite(grad)).sum())
             raise NonFinitePushError(
                 f"replica {push.replica}, push {push.sequence}: {bad} of {grad.numel()} gradient "
@@ -218,30 +230,31 @@ class ParameterShard:
 
     def _begin(self, row: int, push: Push, location: Location) -> None:
         state = self._state
-        state["intent_row"] = row
-        state["intent_high"], state["intent_window"] = self._remembered(row, push.sequence)
-        reached = Progress(int(state.rows[row]["lease"]), int(state.rows[row]["upto"]))
-        state["intent_lease"], state["intent_upto"] = max(reached, push.progress)
-        state["intent_version"] = self.version + 1
-        state["intent_scale"] = push.scale
-        state["intent_path"], state["intent_offset"] = location.path.encode(), location.offset
+        high, window = self._remembered(row, push.sequence)
+        reached = Progress(int(state.rows["lease"][row]), int(state.rows["upto"][row]))
+        lease, upto = max(reached, push.progress)
+        version, path = self.version + 1, location.path.encode()
+        state.intent[0] = (
+            row, lease, upto, window, high, version, push.scale, path, location.offset,
+        )  # fmt: skip
         state["intent_next_block"] = 0
         state["intent_undo_block"] = -1
         state["intent_active"] = 1
 
     def _apply_from(self, first_block: int, grad: Tensor, scale: float) -> None:
+        step = int(self._state.intent["version"][0])
         for index in range(first_block, self._state.num_blocks):
             values, slots = self._state.block(index)
             self._state.save_undo(index)
             part = grad[index * BLOCK : (index + 1) * BLOCK]
-            self._rule.apply_(values, slots, part, self._scratch[: values.numel()], scale)
+            self._rule.apply_(values, slots, part, self._scratch[: values.numel()], scale, step)
             self._state["intent_next_block"] = index + 1
 
     def _commit(self) -> None:
         """Record the intended push as applied. Every line may run twice with the same effect."""
-        state = self._state
-        row = state.rows[int(state["intent_row"])]
+        state, intent = self._state, self._state.intent
+        row = int(intent["row"][0])
         for field in ("lease", "upto", "window", "high"):
-            row[field] = state[f"intent_{field}"]
-        state["version"] = state["intent_version"]
+            state.rows[field][row] = intent[field][0]
+        state["version"] = intent["version"][0]
         state["intent_active"] = 0

@@ -2,30 +2,29 @@
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from engine import checkpoint
 from engine.checkpoint import Checkpoint, ShardFile
-from engine.config import AdagradConfig, MomentumConfig, RuleConfig, SgdConfig, SingleConfig
+from engine.clipping import with_clipping
+from engine.config import SingleConfig
 from engine.downpour import LeasedMinibatch
 from engine.events import EventLog, Listener, ignore
+from engine.interruptible import interruptible
 from engine.ledger import Ledger
 from engine.loader import LeaseReply, leased_minibatches, prefetched
 from engine.problem import Problem, ProblemFactory
 from engine.result import TrainingResult
-from engine.rules import make_rule
 from engine.schedule import scale_at
 from engine.start import full_identity, resume_or_begin
+from engine.torch_optimiser import restore_slots, slots_of, torch_optimiser
 
 _REPORT_S = 0.5
 _LEASE_MINIBATCHES = 8
 _HOLDER = (0, 1)
-#: Where torch.optim keeps what our rules call by these names.
-_TORCH_STATE = {"velocity": "momentum_buffer", "squares": "sum"}
 
 
 def train_single(
@@ -36,7 +35,7 @@ def train_single(
     listen: Listener = ignore,
 ) -> TrainingResult:
     """Train with torch.optim on all cores; arguments and files as for `train_downpour`."""
-    problem = factory()
+    problem = with_clipping(factory(), config.clip)
     whole = slice(0, problem.layout.size)
     identity = full_identity(identity, problem, 1, config.name)
     start = resume_or_begin(folder / "checkpoints", identity, problem, config.rule, [whole])
@@ -44,34 +43,11 @@ def train_single(
         return TrainingResult.of(start, already_complete=True)
     events = EventLog(folder / "events.jsonl", listen, start.elapsed_s)
     try:
-        final = _Loop(problem, config, folder / "checkpoints", identity, start, events).run()
+        loop = _Loop(problem, config, folder / "checkpoints", identity, start, events)
+        final = interruptible(loop.run, loop.stop)
     finally:
         events.close()
     return TrainingResult.of(final, already_complete=False)
-
-
-def torch_optimiser(config: RuleConfig, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
-    """torch's own optimiser for the rule that `config` describes."""
-    match config:
-        case SgdConfig():
-            return torch.optim.SGD(
-                parameters, lr=config.learning_rate, weight_decay=config.weight_decay
-            )
-        case MomentumConfig():
-            return torch.optim.SGD(
-                parameters,
-                lr=config.learning_rate,
-                momentum=config.momentum,
-                weight_decay=config.weight_decay,
-            )
-        case AdagradConfig():
-            # torch divides 0 by 0 without an epsilon; 1e-10 is its own default
-            return torch.optim.Adagrad(
-                parameters,
-                lr=config.gamma,
-                eps=config.epsilon or 1e-10,
-                weight_decay=config.weight_decay,
-            )
 
 
 class _Loop:
@@ -99,6 +75,7 @@ class _Loop:
             counted=start.counted,
         )
         self._ledger_lock = threading.Lock()  # the loader thread leases, this one counts
+        self._stop = threading.Event()
         self._epoch_size = sum(problem.unit_sizes)
         self._parameters = start.read_parameters()
         self._grad = torch.empty_like(self._parameters)
@@ -107,10 +84,20 @@ class _Loop:
         self._rate = float(self._optimiser.param_groups[0]["lr"])
         self._num_steps = start.num_steps
         if start.num_steps:
-            self._restore_slots(start)
+            restore_slots(
+                self._optimiser,
+                self._parameters,
+                config.rule,
+                start.read_shard(0),
+                start.num_steps,
+            )
+
+    def stop(self) -> None:
+        """Have `run` return after one more checkpoint. May be called from any thread."""
+        self._stop.set()
 
     def run(self) -> Checkpoint:
-        """Train to the end; return the final checkpoint."""
+        """Train to the end, or until told to stop; return the last checkpoint."""
         self._events.record(
             "start",
             num_samples_total=self._ledger.num_total,
@@ -128,6 +115,8 @@ class _Loop:
             samples += minibatch.num_samples
             with self._ledger_lock:
                 self._ledger.count(_HOLDER, minibatch.progress)
+            if self._stop.is_set():
+                return self._save(final=False)
             now = time.monotonic()
             if now - reported >= _REPORT_S or self._ledger.complete:
                 self._report(loss_sum, samples, now - reported)
@@ -181,8 +170,8 @@ class _Loop:
     def _save(self, *, final: bool) -> Checkpoint:
         id = checkpoint.next_id(self._checkpoints)
         folder = checkpoint.partial_folder(self._checkpoints, id)
-        vectors = {"values": self._parameters, **self._slots()}
-        digests = checkpoint.write_shard(folder, 0, vectors)
+        slots = slots_of(self._optimiser, self._parameters, self._config.rule)
+        digests = checkpoint.write_shard(folder, 0, {"values": self._parameters, **slots})
         with self._ledger_lock:
             counted = self._ledger.counted()
         written = checkpoint.commit(
@@ -204,15 +193,3 @@ class _Loop:
         epoch = written.num_counted / self._epoch_size
         samples = written.num_counted
         self._events.record("validation", samples=samples, epoch=round(epoch, 4), metrics=metrics)
-
-    def _slots(self) -> dict[str, Tensor]:
-        state = self._optimiser.state[self._parameters]
-        return {name: state[_TORCH_STATE[name]] for name in make_rule(self._config.rule).slots}
-
-    def _restore_slots(self, start: Checkpoint) -> None:
-        vectors = start.read_shard(0)
-        state = self._optimiser.state[self._parameters]
-        for name in make_rule(self._config.rule).slots:
-            state[_TORCH_STATE[name]] = vectors[name]
-        if isinstance(self._config.rule, AdagradConfig):
-            state["step"] = torch.tensor(float(start.num_steps))

@@ -38,21 +38,26 @@ class Snapshots:
         self._next_id = next_id
         self._saved = now
         self._asked: _Snapshot | None = None
-        self._measuring = False
+        self._measuring = self._final_taken = self._last = False
         self._stride = config.validate_every_epochs * epoch_size
         self._next_validation = 0.0
         self._plan_validation(ledger.num_counted)
 
     def request(self, now: float) -> Message | None:
         """What to ask every shard now, if a snapshot is due and none is under way."""
-        final = self._ledger.complete
-        validate = final or self._ledger.num_counted >= self._next_validation
-        due = validate or now - self._saved >= self._interval_s
-        if not due or self._asked or self._measuring:
+        final = self._ledger.complete and not self._last
+        validate = not self._last and (final or self._validation_due)
+        due = self._last or validate or now - self._saved >= self._interval_s
+        if not due or self._asked or (self._measuring and not self._last):
             return None
         self._asked = _Snapshot(self._next_id, self._ledger.mark(), final, validate)
         self._next_id += 1
         return {"op": "snapshot", "id": self._asked.id}
+
+    def stop(self) -> bool:
+        """One more, at once and without validation; False when the final one is taken already."""
+        self._last = True
+        return not self._final_taken
 
     def abandon(self) -> None:
         """A shard was lost: its part will not come. Due again as soon as all serve."""
@@ -67,6 +72,7 @@ class Snapshots:
         if len(asked.replies) < self._num_shards:
             return None
         self._asked, self._saved, self._measuring = None, now, asked.validate
+        self._final_taken = asked.final
         counted = self._ledger.counted_at(asked.mark, _furthest(asked.replies.values()))
         num_counted = sum(r.stop - r.start for r in counted)
         self._plan_validation(num_counted)
@@ -94,6 +100,10 @@ class Snapshots:
     def measured(self) -> None:
         """The committed checkpoint has been validated."""
         self._measuring = False
+
+    @property
+    def _validation_due(self) -> bool:
+        return self._ledger.num_counted >= self._next_validation
 
     def _plan_validation(self, num_counted: int) -> None:
         self._next_validation = (num_counted // self._stride + 1) * self._stride

@@ -25,6 +25,21 @@ BLOCK = 65_536
 NUM_ROWS = 1024
 _PAGE = 4096
 
+#: What the push that is being applied will have changed once it is, and where its gradient lies.
+INTENT = np.dtype(
+    [
+        ("row", "i8"),
+        ("lease", "i8"),
+        ("upto", "i8"),
+        ("window", "u8"),
+        ("high", "i8"),
+        ("version", "i8"),
+        ("scale", "f8"),
+        ("path", "S512"),
+        ("offset", "i8"),
+    ]
+)
+
 _HEADER = np.dtype(
     [
         ("magic", "S8"),
@@ -35,17 +50,9 @@ _HEADER = np.dtype(
         ("owner_epoch", "i8"),
         ("version", "i8"),
         ("intent_active", "i8"),
-        ("intent_row", "i8"),
-        ("intent_high", "i8"),
-        ("intent_window", "u8"),
-        ("intent_lease", "i8"),
-        ("intent_upto", "i8"),
-        ("intent_version", "i8"),
-        ("intent_scale", "f8"),
         ("intent_next_block", "i8"),
         ("intent_undo_block", "i8"),
-        ("intent_offset", "i8"),
-        ("intent_path", "S512"),
+        ("intent", INTENT),
     ]
 )
 
@@ -85,6 +92,7 @@ class ShardState:
         undo_at = _aligned(rows_at + ROW.itemsize * NUM_ROWS)
         values_at = _aligned(undo_at + (1 + num_slots) * BLOCK * itemsize)
         self.header: Any = np.frombuffer(buffer, _HEADER, count=1)
+        self.intent: Any = self.header["intent"]  # shape (1,), as the header
         self.rows: Any = np.frombuffer(buffer, ROW, count=NUM_ROWS, offset=rows_at)
         self._undo = torch.frombuffer(
             buffer, dtype=dtype, count=(1 + num_slots) * BLOCK, offset=undo_at
@@ -95,6 +103,10 @@ class ShardState:
             for i in range(1 + num_slots)
         ]
         self.values, self.slots = vectors[0], vectors[1:]
+        self._blocks = [
+            [vector[start : start + BLOCK] for vector in vectors]
+            for start in range(0, num_values, BLOCK)
+        ]
         self._check_header(num_values, num_slots, itemsize)
 
     @staticmethod
@@ -128,24 +140,22 @@ class ShardState:
 
     @property
     def num_blocks(self) -> int:
-        return -(-self.values.numel() // BLOCK)
+        return len(self._blocks)
 
     def block(self, index: int) -> tuple[Tensor, list[Tensor]]:
         """Values and slots of one block, as views."""
-        part = slice(index * BLOCK, (index + 1) * BLOCK)
-        return self.values[part], [slot[part] for slot in self.slots]
+        values, *slots = self._blocks[index]
+        return values, slots
 
     def save_undo(self, index: int) -> None:
         """Keep a copy of block `index`, then note that the copy is whole."""
-        values, slots = self.block(index)
-        for kept, vector in zip(self._undo, [values, *slots], strict=True):
+        for kept, vector in zip(self._undo, self._blocks[index], strict=True):
             kept[: vector.numel()].copy_(vector)
         self["intent_undo_block"] = index
 
     def restore_undo(self, index: int) -> None:
         """Put block `index` back as it was when it was last saved."""
-        values, slots = self.block(index)
-        for kept, vector in zip(self._undo, [values, *slots], strict=True):
+        for kept, vector in zip(self._undo, self._blocks[index], strict=True):
             vector.copy_(kept[: vector.numel()])
 
     def fill(self, values: Tensor, slots: Sequence[Tensor], version: int) -> None:

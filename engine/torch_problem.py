@@ -1,6 +1,7 @@
 """A torch module and a loss as a `Problem`: its parameters become views into flat vectors."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,6 +46,11 @@ class TorchProblem:
         self.layout = Layout.of(self._named)
         self._initial = self.layout.flatten(self._named)
         self._bound: dict[int, dict[str, Tensor]] = {}
+        self._targets: Mapping[str, Tensor] = {}
+        self._written: set[str] = set()
+        for name, parameter in self._named.items():
+            hook: Any = parameter.register_post_accumulate_grad_hook  # without annotations
+            hook(partial(self._keep, name))
         self.unit_sizes = unit_sizes
         self.minibatches = minibatches
 
@@ -56,13 +62,12 @@ class TorchProblem:
         self._module.train()
         for parameter in self._named.values():
             parameter.grad = None
+        self._targets = self._views(grad)
+        self._written.clear()
         loss = self._loss(self._module, payload)
         loss.backward()  # type: ignore[no-untyped-call]  # torch ships it without annotations
-        for name, view in self._views(grad).items():
-            if (own := self._named[name].grad) is not None:
-                view.copy_(own)
-            else:
-                view.zero_()
+        for name in self._targets.keys() - self._written:
+            self._targets[name].zero_()
         return float(loss.detach())
 
     def loss(self, parameters: Tensor, payload: Any) -> float:
@@ -70,6 +75,12 @@ class TorchProblem:
         self._module.train()
         with torch.no_grad():
             return float(self._loss(self._module, payload))
+
+    def _keep(self, name: str, parameter: Tensor) -> None:
+        """Copy a gradient as soon as it is complete, while it is still in the cache."""
+        assert parameter.grad is not None
+        self._targets[name].copy_(parameter.grad)
+        self._written.add(name)
 
     def validate(self, parameters: Tensor) -> dict[str, float]:
         self._load(self.layout.views(parameters))

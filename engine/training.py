@@ -1,6 +1,8 @@
 """The coordinator at work: its decisions carried out on sockets, files, clock and processes."""
 
 import queue
+import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -49,6 +51,7 @@ class Training:
         self._events = events
         self._final: Checkpoint | None = None
         self._finished = False
+        self._stop = threading.Event()
         self._measurer = ThreadPoolExecutor(1, "validate")
         self._measurement: tuple[Future[dict[str, float]], Commit] | None = None
         ledger = Ledger(
@@ -84,19 +87,27 @@ class Training:
             shards=cluster.num_shards,
         )
 
-    def drive(self, check_roles: Callable[[], None]) -> Checkpoint:
-        """Handle events until the run is finished; return its final checkpoint.
+    def drive(self, check_roles: Callable[[], None]) -> Checkpoint | None:
+        """Handle events until the run is finished; return its final checkpoint, None if stopped.
 
         Args:
             check_roles: called several times a second; raises when a role cannot go on.
         """
+        stopping = False
         while not self._finished:
             self._handle_events()
             self._collect_measurement()
+            if self._stop.is_set() and not stopping:
+                stopping = True
+                self._events.record("stopping")
+                self._carry_out(self._coordinator.stop())
             self._carry_out(self._coordinator.tick(time.monotonic()))
             check_roles()
-        assert self._final is not None
         return self._final
+
+    def stop(self) -> None:
+        """Have `drive` return after one more checkpoint. May be called from any thread."""
+        self._stop.set()
 
     def close(self) -> None:
         """Hang up on everybody: roles that still run end by themselves."""

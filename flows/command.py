@@ -35,6 +35,7 @@ def whether_or_not_served(flow: Flow) -> Flow:
     def run(config_name: str, overrides: list[str]) -> Path:
         url = PREFECT_API_URL.value()
         if url is None:
+            _temporary_server_apart()
             return flow(config_name=config_name, overrides=overrides)
         try:
             httpx.get(f"{url}/health", timeout=10)
@@ -42,10 +43,18 @@ def whether_or_not_served(flow: Flow) -> Flow:
         except httpx.TransportError as error:
             message = f"no Prefect server answers at {url} ({error}): going on with a temporary one"
             print(message, file=sys.stderr)
+            _temporary_server_apart()
             with temporary_settings(restore_defaults={PREFECT_API_URL}):
                 return flow(config_name=config_name, overrides=overrides)
 
     return run
+
+
+def _temporary_server_apart() -> None:
+    # Imported only where it is needed: it brings in the whole of Prefect's server.
+    from flows.server_apart import ServerApart
+
+    ServerApart()
 
 
 def _told_once(record: logging.LogRecord) -> bool:

@@ -3,12 +3,14 @@
 import dis
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from engine import rules, shard, state
 
-_FILES = {module.__file__ for module in (rules, shard, state)}
+_RULES = {str(path) for path in Path(rules.__file__).parent.glob("*.py")}
+_FILES = {shard.__file__, state.__file__} | _RULES
 #: Whatever else an instruction does, it does to local variables, which die with the process.
 _VISIBLE = {dis.opmap[name] for name in ("CALL", "CALL_FUNCTION_EX", "STORE_SUBSCR", "STORE_ATTR")}
 

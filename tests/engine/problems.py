@@ -5,7 +5,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from engine.config import AdagradConfig, MomentumConfig, RuleConfig, SgdConfig, TrainingConfig
+from engine.config import (
+    AdagradConfig,
+    AdamWConfig,
+    MomentumConfig,
+    RmspropConfig,
+    RuleConfig,
+    SgdConfig,
+    TrainingConfig,
+)
 from engine.ledger import Lease, Ledger
 from engine.problem import Minibatch, Problem
 from engine.torch_problem import TorchProblem
@@ -16,13 +24,16 @@ NUM_SAMPLES = sum(UNIT_SIZES)
 RULES: tuple[RuleConfig, ...] = (
     SgdConfig(learning_rate=0.1, weight_decay=0.01),
     MomentumConfig(learning_rate=0.05, momentum=0.9, weight_decay=0.01),
+    MomentumConfig(learning_rate=0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
     AdagradConfig(gamma=0.1, epsilon=1e-10, weight_decay=0.01),
+    RmspropConfig(learning_rate=0.01, smoothing=0.9, weight_decay=0.01),
+    AdamWConfig(learning_rate=0.01, weight_decay=0.1),
 )
 
 
 def rule_name(rule: RuleConfig) -> str:
     """For the names of parametrised tests."""
-    return rule.name
+    return "nesterov" if getattr(rule, "nesterov", False) else rule.name
 
 
 def data() -> tuple[Tensor, Tensor]:
@@ -33,8 +44,8 @@ def data() -> tuple[Tensor, Tensor]:
     return points, (noisy @ torch.randn(6, 3, generator=generator)).argmax(1)
 
 
-def classifier() -> TorchProblem:
-    """Three classes of points by a network of 83 parameters."""
+def classifier(module: nn.Module | None = None) -> TorchProblem:
+    """Three classes of points by `module`, or by a network of 83 parameters."""
     points, classes = data()
 
     def minibatches(lease: Lease, size: int) -> Iterator[Minibatch]:
@@ -50,7 +61,7 @@ def classifier() -> TorchProblem:
     def measure(module: nn.Module) -> dict[str, float]:
         return {"error": float((module(points).argmax(1) != classes).float().mean())}
 
-    return TorchProblem(network(), loss, UNIT_SIZES, minibatches, measure)
+    return TorchProblem(module or network(), loss, UNIT_SIZES, minibatches, measure)
 
 
 def network() -> nn.Module:

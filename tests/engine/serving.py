@@ -107,9 +107,15 @@ class Serving:
 
     def push(self, sequence: int, slot: int = 0) -> list[Any]:
         """Push what lies in gradient slot `slot`."""
+        return self.server.push(slot, self._pushes(sequence))
+
+    def exchange(self, sequence: int, buffer: int) -> tuple[list[Any], list[int]]:
+        """Push what lies in gradient slot 0 and fetch into `buffer`."""
+        return self.server.exchange(0, self._pushes(sequence), buffer)
+
+    def _pushes(self, sequence: int) -> list[Push]:
         identity = (self.hello["replica"], self.hello["incarnation"])
-        push = Push(*identity, sequence, 0, Progress(1, sequence), 1.0)
-        return self.server.push(slot, [push] * len(self.slices))
+        return [Push(*identity, sequence, 0, Progress(1, sequence), 1.0)] * len(self.slices)
 
 
 @contextmanager

@@ -41,7 +41,10 @@ def instructions(config: DownpourConfig, answers: Sequence[Answer]) -> list[Inst
 
 
 def letters(config: DownpourConfig, answers: Sequence[Answer]) -> str:
-    """F, C and P for fetch, compute and push; c for a compute that adds to what is there."""
+    """F, C and P for fetch, compute and push; c for a compute that adds to what is there.
+
+    A fetch that travels with a push counts after it, so a whole run may end with one.
+    """
     text = ""
     for instruction in instructions(config, answers):
         match instruction:
@@ -50,16 +53,16 @@ def letters(config: DownpourConfig, answers: Sequence[Answer]) -> str:
             case Compute():
                 text += "C" if instruction.first else "c"
             case StartPush():
-                text += "P"
+                text += "PF" if instruction.then_fetch else "P"
     return text
 
 
 @pytest.mark.parametrize(
     ("n_fetch", "n_push", "expected"),
     [
-        (1, 1, "FCP FCP FCP FCP FCP FCP FCP"),
+        (1, 1, "FCP FCP FCP FCP FCP FCP FCP F"),
         (2, 1, "FCP CP FCP CP FCP CP FCP"),
-        (1, 2, "FCP FC FcP FC FcP FC FcP"),  # the first push carries one gradient
+        (1, 2, "FCP FC FcP FC FcP FC FcP F"),  # the first push carries one gradient
         (3, 2, "FCP C cP FC cP C FcP"),
         (2, 3, "FCP C Fc cP FC c FcP"),
         (9, 9, "FCP C c c c c c"),
@@ -80,6 +83,7 @@ def test_fetches_and_pushes_happen_at_the_multiples_of_their_intervals(n_fetch, 
             step += 1
         else:  # a fetch comes before the step's compute, a push after it
             seen[letter].add(step + (letter == "F"))
+    seen["F"].discard(30)  # for a step that never came
     assert seen == {"F": set(range(0, 30, n_fetch)), "P": set(range(0, 30, n_push))}
 
 
@@ -91,7 +95,7 @@ def test_a_push_carries_the_progress_and_scale_of_its_last_minibatch():
         )
         if isinstance(instruction, StartPush)
     ]
-    assert pushes == [StartPush(Progress(1, 2 * i), 1 / i) for i in (1, 3, 5)]
+    assert pushes == [StartPush(Progress(1, 2 * i), 1 / i, then_fetch=True) for i in (1, 3, 5)]
 
 
 def test_what_has_accrued_is_pushed_when_there_is_nothing_to_do():
@@ -102,7 +106,7 @@ def test_what_has_accrued_is_pushed_when_there_is_nothing_to_do():
 def test_an_idle_replica_pushes_once_and_only_what_it_has():
     config = DownpourConfig(n_push=2)
     assert letters(config, [Idle(), Idle()]) == ""
-    assert letters(config, [minibatch(1), Idle(), Idle()]) == "FCP"
+    assert letters(config, [minibatch(1), Idle(), Idle()]) == "FCPF"
     assert letters(config, [minibatch(1), minibatch(2), Idle(), Idle()]) == "FCPFCP"
 
 
@@ -114,3 +118,13 @@ def test_idling_does_not_move_the_steps():
 
 def test_a_replica_without_any_sample_ends_at_once():
     assert letters(DownpourConfig(), []) == ""
+
+
+def test_after_idling_the_parameters_are_fetched_again():
+    answers = [minibatch(1), Idle(), minibatch(2)]
+    assert letters(DownpourConfig(), answers) == "FCPF" + "FCPF"
+
+
+def test_an_overlapped_fetch_never_travels_with_a_push():
+    config = DownpourConfig(overlap_fetch=True)
+    assert letters(config, [minibatch(1), minibatch(2)]) == "FCPFCP"

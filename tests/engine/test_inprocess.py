@@ -2,9 +2,16 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn, optim
 
-from engine.config import AdagradConfig, DownpourConfig, MomentumConfig, SgdConfig
+from engine.config import (
+    AdagradConfig,
+    AdamWConfig,
+    DownpourConfig,
+    MomentumConfig,
+    RmspropConfig,
+    SgdConfig,
+)
 from engine.inprocess import train_in_process
 from engine.problem import Problem
 from tests.engine.problems import (
@@ -27,35 +34,74 @@ def num_minibatches(config: DownpourConfig) -> int:
     return per_epoch * config.num_epochs
 
 
-def by_plain_torch(config: DownpourConfig, optimiser_class, **options) -> Tensor:
+def in_whole_registers() -> nn.Module:
+    """A network whose tensors all fill vector registers: torch's fused kernels round the last
+    elements of other tensors otherwise, and a flat vector has its last elements elsewhere."""
+    generator = torch.Generator().manual_seed(1)
+    layers = [nn.Linear(6, 16, bias=False), nn.Tanh(), nn.Linear(16, 3, bias=False)]
+    for layer in layers[::2]:
+        nn.init.normal_(layer.weight, std=0.5, generator=generator)
+    return nn.Sequential(*layers)
+
+
+def by_plain_torch(config: DownpourConfig, module: nn.Module, optimiser_class, **options) -> Tensor:
     """The usual loop, with parameters as tensors of their own and torch's own optimiser."""
-    module = network()
     optimiser = optimiser_class(module.parameters(), **options)
     for minibatch in in_order(classifier(), config):
         points, classes = minibatch.payload
         optimiser.zero_grad()
-        torch.nn.functional.cross_entropy(module(points), classes).backward()
+        nn.functional.cross_entropy(module(points), classes).backward()
+        if config.clip.max_norm is not None:
+            nn.utils.clip_grad_norm_(module.parameters(), config.clip.max_norm)
+        if config.clip.max_value is not None:
+            nn.utils.clip_grad_value_(module.parameters(), config.clip.max_value)
         optimiser.step()
     return torch.cat([p.detach().flatten() for p in module.parameters()])
 
 
-@pytest.mark.parametrize(
-    ("rule", "optimiser", "options"),
-    [
-        (SgdConfig(learning_rate=0.1), torch.optim.SGD, {"lr": 0.1}),
-        (
-            MomentumConfig(learning_rate=0.05, momentum=0.9, weight_decay=5e-4),
-            torch.optim.SGD,
-            {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4},
-        ),
-        (AdagradConfig(gamma=0.1, epsilon=1e-10), torch.optim.Adagrad, {"lr": 0.1, "eps": 1e-10}),
-    ],
-)
-def test_one_replica_follows_plain_torch_to_the_last_bit(rule, optimiser, options):
-    settings = config(rule=rule)
-    result = train_in_process(classifier(), settings, num_replicas=1, num_shards=2)
-    assert torch.equal(result.parameters, by_plain_torch(settings, optimiser, **options))
+MOMENTUM = {"learning_rate": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
+SGD = {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
+FUSED = {"fused": True}
+ADAMW = {"lr": 0.01, "weight_decay": 0.1}
+CASES = [
+    (SgdConfig(learning_rate=0.1), optim.SGD, {"lr": 0.1}),
+    (SgdConfig(learning_rate=0.1, weight_decay=0.01), optim.SGD, {"lr": 0.1, "weight_decay": 0.01}),
+    (MomentumConfig(**MOMENTUM), optim.SGD, SGD),
+    (MomentumConfig(**MOMENTUM), optim.SGD, SGD | FUSED),
+    (MomentumConfig(**MOMENTUM, nesterov=True), optim.SGD, SGD | {"nesterov": True}),
+    (MomentumConfig(**MOMENTUM, nesterov=True), optim.SGD, SGD | {"nesterov": True} | FUSED),
+    (AdagradConfig(gamma=0.1, epsilon=1e-10), optim.Adagrad, {"lr": 0.1, "eps": 1e-10} | FUSED),
+    (RmspropConfig(learning_rate=0.01), optim.RMSprop, {"lr": 0.01}),
+    (AdamWConfig(learning_rate=0.01, weight_decay=0.1), optim.AdamW, ADAMW | FUSED),
+]
+
+
+@pytest.mark.parametrize(("rule", "optimiser", "options"), CASES)
+@pytest.mark.parametrize("num_shards", [1, 2])
+def test_one_replica_follows_plain_torch_to_the_last_bit(rule, optimiser, options, num_shards):
+    settings, module = config(rule=rule), in_whole_registers()
+    problem = classifier(in_whole_registers())
+    result = train_in_process(problem, settings, num_replicas=1, num_shards=num_shards)
+    assert torch.equal(result.parameters, by_plain_torch(settings, module, optimiser, **options))
     assert set(result.staleness) == {0}
+
+
+def test_one_replica_follows_torch_without_fused_kernels_but_for_rounding():
+    for rule, optimiser, options in CASES[-3::2]:
+        settings = config(rule=rule, num_epochs=1)
+        found = train_in_process(classifier(), settings, num_replicas=1, num_shards=2).parameters
+        expected = by_plain_torch(settings, network(), optimiser, **options | {"fused": False})
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("clip", [{"max_norm": 0.2}, {"max_value": 0.02}])
+def test_one_replica_clips_as_plain_torch_does_to_the_last_bit(clip):
+    rule = SgdConfig(learning_rate=0.1)
+    settings, free = config(rule=rule, clip=clip), config(rule=rule)
+    result = train_in_process(classifier(), settings, num_replicas=1, num_shards=3)
+    expected = by_plain_torch(settings, network(), optim.SGD, lr=0.1)
+    assert torch.equal(result.parameters, expected)
+    assert not torch.equal(by_plain_torch(free, network(), optim.SGD, lr=0.1), expected)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=rule_name)

@@ -141,11 +141,11 @@ class Torn:
         self.slots = rule.slots
         self._rule, self._blocks = rule, blocks
 
-    def apply_(self, values, slots, grad, scratch, scale) -> None:
+    def apply_(self, values, slots, grad, scratch, scale, step) -> None:
         self._blocks -= 1
         part = slice(None) if self._blocks else slice(values.numel() // 2)
         slots = [slot[part] for slot in slots]
-        self._rule.apply_(values[part], slots, grad[part], scratch[part], scale)
+        self._rule.apply_(values[part], slots, grad[part], scratch[part], scale, step)
         if not self._blocks:
             raise Killed
 

@@ -40,7 +40,9 @@ def test_pushes_over_sockets_are_steps_of_the_rule(tmp_path, rule, same_host, nu
         for sequence in range(1, 6):
             link.segment.gradients[sequence % 2].copy_(vector(SIZE, sequence))
             link.push(sequence, slot=sequence % 2)
-            math_rule.apply_(expected, slots, vector(SIZE, sequence), torch.empty(SIZE), 1.0)
+            math_rule.apply_(
+                expected, slots, vector(SIZE, sequence), torch.empty(SIZE), 1.0, sequence
+            )
         versions = link.server.fetch(1)
         assert versions == [5] * num_shards
         assert torch.equal(link.segment.parameters[1], expected)
@@ -175,3 +177,32 @@ def test_inboxes_go_with_their_connections(tmp_path):
                 break
             threading.Event().wait(0.01)
         assert not inboxes(tmp_path)
+
+
+def test_an_exchange_pushes_and_brings_back_what_it_changed(link):
+    link.segment.gradients[0].copy_(vector(SIZE, 1))
+    answers, versions = link.exchange(1, buffer=1)
+    assert answers == [Applied(1, 0, duplicate=False)] * 2
+    assert versions == [1, 1]
+    assert torch.equal(link.segment.parameters[1], link.parameters())
+    assert not torch.equal(link.segment.parameters[1], vector(SIZE, seed=0))
+
+
+@pytest.mark.parametrize("shard", [0, 1])
+def test_a_lost_reply_to_an_exchange_leads_to_one_application_and_the_newest_values(link, shard):
+    link.segment.gradients[0].copy_(vector(SIZE, 1))
+    link.exchange(1, buffer=0)
+    link.proxies[shard].lose_next_reply()
+    answers, versions = link.exchange(2, buffer=0)
+    assert link.proxies[shard].replies_lost == 1
+    assert [answer.duplicate for answer in answers] == [k == shard for k in range(2)]
+    assert versions == [2, 2]
+    assert torch.equal(link.segment.parameters[0], link.parameters())
+
+
+def test_a_refused_exchange_still_brings_the_parameters(link):
+    link.segment.gradients[0].fill_(math.nan)
+    answers, versions = link.exchange(1, buffer=0)
+    assert {answer.error for answer in answers} == {"NonFinitePushError"}
+    assert versions == [0, 0]
+    assert torch.equal(link.segment.parameters[0], vector(SIZE, seed=0))

@@ -52,6 +52,12 @@ class LocalServer:
             self.pushed += self.gradients[slot]
             return [self.shard.push(pushes[0], self.gradients[slot])]
 
+    def exchange(
+        self, slot: int, pushes: Sequence[Push], buffer: int
+    ) -> tuple[list[Applied | Refused], list[int]]:
+        answers = self.push(slot, pushes)
+        return answers, self.fetch(buffer)
+
 
 class Run:
     """A replica at work on every sample of an epoch, and what it reported."""

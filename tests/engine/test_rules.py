@@ -5,12 +5,12 @@ import torch
 from torch import Tensor
 
 from engine.config import AdagradConfig, MomentumConfig, RuleConfig, SgdConfig
-from engine.layout import Layout
+from engine.layout import ALIGNMENT, Layout
 from engine.rules import make_rule
-from engine.single import torch_optimiser
+from engine.torch_optimiser import torch_optimiser
 from tests.engine.problems import RULES, rule_name
 
-SIZE = 1000
+SIZE = 1000  # so that the last elements fill no vector register
 STEPS = 50
 PLAIN = (SgdConfig(learning_rate=0.1), MomentumConfig(momentum=0.5), AdagradConfig(epsilon=1e-8))
 
@@ -42,10 +42,10 @@ def by_rule(config: RuleConfig, parts: list[slice], scale: float = 1.0) -> list[
     slots = [torch.zeros(SIZE) for _ in rule.slots]
     scratch = torch.empty(SIZE)
     trajectory = []
-    for grad in gradients():
+    for step, grad in enumerate(gradients(), 1):
         for part in parts:
             own = [slot[part] for slot in slots]
-            rule.apply_(values[part], own, grad[part], scratch[part], scale)
+            rule.apply_(values[part], own, grad[part], scratch[part], scale, step)
         trajectory.append(values.clone())
     return trajectory
 
@@ -65,7 +65,7 @@ def test_a_scale_is_a_factor_on_the_learning_rate(config):
 
 
 @pytest.mark.parametrize("config", RULES, ids=rule_name)
-@pytest.mark.parametrize("length", [7, 64, 333])
+@pytest.mark.parametrize("length", [ALIGNMENT, 64, 336])
 def test_updating_block_by_block_changes_no_bit(config, length):
     blocks = [slice(i, min(i + length, SIZE)) for i in range(0, SIZE, length)]
     assert same(by_rule(config, blocks), by_rule(config, [slice(0, SIZE)]))
@@ -82,7 +82,7 @@ def test_the_number_of_shards_changes_no_bit(config, num_shards):
 def test_the_gradient_is_only_read(config):
     rule, grad = make_rule(config), gradients(1)[0]
     before = grad.clone()
-    rule.apply_(start(), [torch.ones(SIZE) for _ in rule.slots], grad, torch.empty(SIZE), 1.0)
+    rule.apply_(start(), [torch.ones(SIZE) for _ in rule.slots], grad, torch.empty(SIZE), 1.0, 1)
     assert torch.equal(grad, before)
 
 
@@ -90,7 +90,7 @@ def test_the_first_adagrad_step_has_size_gamma():
     values, before = start(), start()
     grad = gradients(1)[0] * 10.0 ** torch.linspace(-3, 3, SIZE)
     rule = make_rule(AdagradConfig(gamma=0.25))
-    rule.apply_(values, [torch.zeros(SIZE)], grad, torch.empty(SIZE), 1.0)
+    rule.apply_(values, [torch.zeros(SIZE)], grad, torch.empty(SIZE), 1.0, 1)
     torch.testing.assert_close(values, before - 0.25 * grad.sign(), rtol=1e-6, atol=1e-6)
 
 
@@ -102,7 +102,7 @@ def test_the_adagrad_rate_is_gamma_over_the_root_of_the_summed_squares():
     for grad in (grad.double() for grad in gradients(5)):
         seen.append(grad)
         expected -= 0.25 / torch.stack(seen).pow(2).sum(0).sqrt() * grad
-        rule.apply_(values, [squares], grad, scratch, 1.0)
+        rule.apply_(values, [squares], grad, scratch, 1.0, 1)
     torch.testing.assert_close(values, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -111,7 +111,7 @@ def test_adagrad_takes_no_step_where_every_gradient_was_zero():
     rule, squares, scratch = make_rule(AdagradConfig()), torch.zeros(SIZE), torch.empty(SIZE)
     for grad in gradients(3):
         grad[::2] = 0.0
-        rule.apply_(values, [squares], grad, scratch, 1.0)
+        rule.apply_(values, [squares], grad, scratch, 1.0, 1)
     assert torch.equal(values[::2], before[::2])
     assert (values[1::2] != before[1::2]).all()
     assert torch.isfinite(values).all()

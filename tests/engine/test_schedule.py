@@ -1,7 +1,9 @@
 """The learning-rate schedule, and the configuration that describes a run."""
 
 import pytest
+import torch
 from pydantic import ValidationError
+from torch.optim import lr_scheduler as optim
 
 from engine.config import ClusterConfig, DownpourConfig, ScheduleConfig
 from engine.schedule import scale_at
@@ -19,6 +21,40 @@ def test_the_rate_drops_at_each_fraction_by_its_divisor(fraction, scale):
 
 def test_without_a_schedule_the_rate_never_changes():
     assert {scale_at(ScheduleConfig(), i / 10) for i in range(11)} == {1.0}
+
+
+def rates_of_torch(scheduler_class, num_steps: int, **options) -> list[float]:
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = scheduler_class(optimiser, **options)
+    rates = []
+    for _ in range(num_steps):
+        rates += scheduler.get_last_lr()
+        optimiser.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize(
+    ("schedule", "scheduler", "options"),
+    [
+        (DROPS, optim.MultiStepLR, {"milestones": [50], "gamma": 0.1}),
+        ({"anneal": "cosine"}, optim.CosineAnnealingLR, {"T_max": 100}),
+        ({"anneal": "linear"}, optim.LinearLR, {"start_factor": 1, "end_factor": 0}),
+        ({"warm_up": 0.4}, optim.LinearLR, {"start_factor": 0.1}),
+    ],
+)
+def test_the_rates_are_those_of_the_scheduler_of_torch(schedule, scheduler, options):
+    if scheduler is optim.LinearLR:
+        options = options | {"total_iters": 40 if "warm_up" in schedule else 100}
+    num_steps = 75 if schedule is DROPS else 100
+    ours = schedule if schedule is DROPS else ScheduleConfig(**schedule)
+    rates = [scale_at(ours, step / 100) for step in range(num_steps)]
+    assert rates == pytest.approx(rates_of_torch(scheduler, num_steps, **options), rel=1e-6)
+
+
+def test_drops_and_annealing_multiply():
+    both = ScheduleConfig(drop_at=(0.5,), drop_by=(4.0,), anneal="linear", warm_up=0.8)
+    assert scale_at(both, 0.6) == pytest.approx(0.4 / 4 * (0.1 + 0.9 * 0.75))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def test_a_push_is_one_step_of_the_rule(config):
     for sequence in range(1, 6):
         grad = vector(SIZE, seed=sequence)
         shard.push(push(sequence)._replace(scale=0.5), grad)
-        rule.apply_(values, slots, grad, torch.empty(SIZE), 0.5)
+        rule.apply_(values, slots, grad, torch.empty(SIZE), 0.5, sequence)
     found, found_slots, version = shard.copy()
     assert torch.equal(found, values)
     assert list(found_slots) == list(rule.slots)

@@ -25,7 +25,7 @@ def test_twenty_kills_lose_no_acknowledged_push_and_apply_none_twice(tmp_path):
 
     values, velocity, scratch = torch.zeros(SIZE), torch.zeros(SIZE), torch.empty(SIZE)
     for sequence in sequences:
-        make_rule(RULE).apply_(values, [velocity], gradient(sequence), scratch, 1.0)
+        make_rule(RULE).apply_(values, [velocity], gradient(sequence), scratch, 1.0, sequence)
     shard = ParameterShard(open_state(tmp_path), make_rule(RULE), epoch=NUM_KILLS + 2)
     found, slots, version = shard.copy()
     assert version == len(answers)

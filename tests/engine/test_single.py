@@ -9,18 +9,13 @@ import torch
 
 from engine import checkpoint, single
 from engine.checkpoint import CheckpointMismatchError
-from engine.config import AdagradConfig, DownpourConfig, MomentumConfig, SgdConfig, SingleConfig
+from engine.config import DownpourConfig, MomentumConfig, SingleConfig
 from engine.inprocess import train_in_process
 from engine.ledger import Ledger
 from engine.single import train_single
-from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES, classifier, rule_name
+from tests.engine.problems import NUM_SAMPLES, RULES, UNIT_SIZES, classifier, rule_name
 from tests.engine.rows import Listener, Meddler, StoppedByTestError, When, in_file, stop
 
-RULES = (
-    SgdConfig(learning_rate=0.1, weight_decay=0.01),
-    MomentumConfig(learning_rate=0.05, weight_decay=0.01),
-    AdagradConfig(gamma=0.1, epsilon=1e-8),
-)
 NUM_EPOCHS = 3
 NUM_STEPS = NUM_EPOCHS * sum(-(-size // 8) for size in UNIT_SIZES)
 IDENTITY = {"data": "points"}

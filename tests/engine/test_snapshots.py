@@ -202,3 +202,55 @@ def test_a_shard_lost_during_the_final_snapshot_only_delays_it():
     for shard in (successor, shards[1]):
         talk.snapshotted(shard, 2)
     assert talk.commits()[0].final
+
+
+def test_a_run_told_to_stop_takes_one_more_snapshot_and_ends_without_measuring_it():
+    talk = every(seconds=HOUR)
+    shards, (alice, _) = talk.all_join()
+    talk.progress(alice, talk.lease(alice), 10)
+    talk.out = talk.coordinator.stop()
+    assert not talk.finished
+    talk.tick()
+    assert [requested(talk, shard) for shard in shards] == [[1], [1]]
+    talk.snapshotted(shards[0], 1, (0, 1, 1, 10))
+    talk.snapshotted(shards[1], 1, (0, 1, 1, 10))
+    (commit,) = talk.commits()
+    assert (commit.num_counted, commit.final, commit.validate) == (10, False, False)
+    assert talk.finished
+    talk.tick()
+    assert not requested(talk, shards[0])
+
+
+def test_a_run_told_to_stop_ends_when_its_last_snapshot_cannot_be_written():
+    talk = every(seconds=HOUR)
+    shards, _ = talk.all_join()
+    talk.coordinator.stop()
+    talk.tick()
+    talk.say(shards[0], "snapshot_failed", id=1, message="no space left")
+    assert talk.rows("checkpoint_failed")
+    assert talk.finished
+
+
+def test_a_run_told_to_stop_while_a_checkpoint_is_measured_does_not_wait_for_that():
+    talk = every(epochs=0.1)
+    shards, (alice, _) = talk.all_join()
+    talk.progress(alice, talk.lease(alice), 10)
+    talk.tick()
+    for shard in shards:
+        talk.snapshotted(shard, 1, (0, 1, 1, 10))
+    assert talk.commits()[0].validate
+    talk.coordinator.stop()
+    talk.tick()
+    assert requested(talk, shards[0]) == [2]
+
+
+def test_a_run_told_to_stop_after_its_final_snapshot_ends_at_once():
+    talk = every()
+    shards, (alice, _) = talk.all_join()
+    talk.work_off(alice)
+    talk.tick()
+    for shard in shards:
+        talk.snapshotted(shard, 1, (0, 1, 99, 40))
+    assert talk.commits()[0].final
+    talk.out = talk.coordinator.stop()
+    assert talk.finished

@@ -134,6 +134,26 @@ def test_an_interrupted_run_goes_on_from_its_newest_checkpoint(tmp_path):
     assert sum(last.values()) == LONG * NUM_SAMPLES - left.num_counted
 
 
+def test_a_run_that_is_told_to_stop_leaves_a_checkpoint_and_goes_on_from_it(tmp_path):
+    heard = Meddler(When("progress", 3, lambda row: run.training.stop()))
+    with threaded_run(tmp_path, config(), heard) as run:
+        run.start_all()
+        assert run.drive() is None
+    left = latest(tmp_path)
+    assert [row["event"] for row in heard if row["event"] != "progress"][-2:] == [
+        "stopping",
+        "checkpoint",
+    ]
+    assert heard.of("progress")[2]["samples"] <= left.num_counted < LONG * NUM_SAMPLES
+    assert [shard.version for shard in left.shards] != [0, 0]
+
+    again = Listener()
+    with threaded_run(tmp_path, config(), again) as run:
+        run.start_all()
+        assert run.drive().num_counted == LONG * NUM_SAMPLES
+    assert again.of("start")[0]["resumed_at_samples"] == left.num_counted
+
+
 def test_a_checkpoint_that_cannot_be_written_is_reported_and_training_goes_on(tmp_path):
     def stand_in_the_way(row) -> None:
         (tmp_path / "checkpoints" / "000001.partial").write_text("no folder")

@@ -68,8 +68,8 @@ class ThreadedRun:
         for index in range(self.cluster.num_replicas):
             self.start_replica(index)
 
-    def drive(self) -> Checkpoint:
-        """Go on until the end; the first error of a role ends it."""
+    def drive(self) -> Checkpoint | None:
+        """Go on until the end or `training.stop()`; the first error of a role ends it."""
         return self.training.drive(self.raise_errors)
 
     def raise_errors(self) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from flows.server import ServerError, require_free
+from tests.flows.conftest import tiny
 
 pytestmark = pytest.mark.flow
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,6 +109,43 @@ def test_a_run_of_a_deployment_reaches_the_checkout(running: Running) -> None:
         )
         state = run["state"]
     assert "did you mean 'algorithm.n_push'" in state["message"]
+
+
+def test_a_cancelled_run_leaves_a_checkpoint(running: Running, tmp_path: Path) -> None:
+    (deployment,) = (
+        d for d in ask(running.port, "/deployments/filter", {}) if d["name"] == "weekly"
+    )
+    endless = ("algorithm.num_epochs=100000", "algorithm.validate_every_epochs=100000")
+    parameters = {"config_name": "config", "overrides": tiny(tmp_path, *endless)}
+    content = {"parameters": parameters}
+    run = ask(running.port, f"/deployments/{deployment['id']}/create_flow_run", content)
+    try:
+        wait_until(lambda: "progress" in events(tmp_path))
+    finally:
+        cancel = {"state": {"type": "CANCELLING"}, "force": True}
+        ask(running.port, f"/flow_runs/{run['id']}/set_state", cancel)
+    wait_until(lambda: state_of(running, run) in ("CANCELLED", "CRASHED", "FAILED"))
+    assert state_of(running, run) == "CANCELLED"
+    assert events(tmp_path)[-2:] == ["stopping", "checkpoint"]
+
+
+def state_of(running: Running, run: dict[str, Any]) -> str:
+    content = {"flow_runs": {"id": {"any_": [run["id"]]}}}
+    return str(ask(running.port, "/flow_runs/filter", content)[0]["state_type"])
+
+
+def events(root: Path) -> list[str]:
+    """What the only run below `root` has recorded, but for progress after the first."""
+    logs = list(root.glob("outputs/*/training/events.jsonl"))
+    names = [json.loads(line)["event"] for log in logs for line in log.read_text().splitlines()]
+    return [name for i, name in enumerate(names) if name != "progress" or name not in names[:i]]
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def test_a_port_in_use_is_named_with_another_to_choose(running: Running) -> None:
