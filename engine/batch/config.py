@@ -16,6 +16,7 @@ class ArmijoConfig:
     c1: float = Field(default=1e-4, gt=0.0, lt=1.0)  # share of the promised fall of the loss
     shrink: float = Field(default=0.5, gt=0.0, lt=1.0)  # next step length / this one
     max_trials: int = Field(default=30, ge=1)
+    rounding: float = Field(default=1e-15, ge=0.0)  # relative error of a loss, forgiven
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -27,6 +28,9 @@ class WolfeConfig:
     c2: float = Field(default=0.9, gt=0.0, lt=1.0)
     interval_tolerance: float = Field(default=0.1, ge=0.0)  # relative width at which to give up
     max_trials: int = Field(default=20, ge=1)
+    #: Relative error of a loss; where the loss changes by less, the slopes alone decide. About
+    #: 1e-7 for a problem that computes in single precision.
+    rounding: float = Field(default=1e-15, ge=0.0)
 
     def __post_init__(self) -> None:
         if self.c1 >= self.c2:
@@ -74,7 +78,8 @@ class ConjugateConfig(BatchConfig):
     """Nonlinear conjugate gradients, Polak-Ribiere+ (Nocedal & Wright 2006, 5.2)."""
 
     name: Literal["conjugate"] = "conjugate"
-    line_search: SearchConfig = WolfeConfig(c2=0.1)
+    # Backtracking alone would give directions that climb (lemma 5.6).
+    line_search: WolfeConfig = WolfeConfig(c2=0.1)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -92,7 +97,7 @@ class MultibatchConfig(BatchConfig):
 
     name: Literal["multibatch"] = "multibatch"
     num_samples: int = Field(ge=1)  # in the problem
-    batch_size: int = Field(ge=1)  # samples of the first batch
+    batch_size: int = Field(ge=2)  # samples of the first batch
     growth: float = Field(default=1.0, ge=1.0)  # next batch's size / this one's
     overlap: float = Field(default=0.2, gt=0.0, le=0.5)  # part of a batch that the next one shares
     history_length: int = Field(default=10, ge=1, le=100)

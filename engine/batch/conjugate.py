@@ -18,7 +18,7 @@ class Last:
     """The last direction d, and what the next one is made of."""
 
     square: float  # g . g
-    direction: str = "direction0"
+    direction: str | None = None  # its name; none before the first step
     beta: float = 0.0  # the next direction is -g + beta d; 0: steepest descent
     along: float = 0.0  # g . d
     fall: float = 0.0  # step length * slope of the last iteration, negative
@@ -46,14 +46,14 @@ class Conjugate:
         slope = -memory.square + memory.beta * memory.along
         if not slope < 0:
             return None
-        direction, grad = twin(memory.direction), twin(at.grad)
-        previous = ((memory.beta, memory.direction),) if memory.beta else ()
+        direction, grad = twin(memory.direction or "direction1"), twin(at.grad)
+        previous = ((memory.beta, memory.direction),) if memory.direction else ()
 
         def next_beta(step_length: float) -> tuple[Command, ...]:
             return (Products((grad,), (grad, at.grad)),)
 
         # The same fall to first order as in the last iteration (equation 3.60).
-        first = memory.fall / slope if memory.fall else first_step(memory.square)
+        first = memory.fall / slope if memory.direction else first_step(memory.square)
         path = StraightPath(at, direction, slope, next_beta)
         search = start_search(self.config.line_search, at.loss, slope, first)
         write = Combine(direction, ((-1.0, at.grad), *previous))
@@ -66,4 +66,4 @@ class Conjugate:
         return path.landed(at, landed), Last(square, direction, beta, landed.slope, fall)
 
     def forget(self, memory: Last) -> Last | None:
-        return Last(memory.square, memory.direction) if memory.fall else None
+        return Last(memory.square) if memory.direction else None

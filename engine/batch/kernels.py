@@ -22,8 +22,9 @@ from engine.batch.vector import (
     reads,
 )
 
-#: Elements worked on at a time: the rows of a Gram matrix stay in the processor's cache.
-BLOCK = 8192
+#: Elements worked on at a time: temporaries stay in the processor's cache, those of a Gram
+#: matrix, in double precision, for all its vectors at once.
+BLOCK, GRAM_BLOCK = 65536, 16384
 
 
 def check_known(commands: Sequence[Command], vectors: Mapping[str, Tensor]) -> None:
@@ -101,22 +102,31 @@ def _combine(target: Tensor, terms: Sequence[tuple[float, Tensor]]) -> None:
 def _reduce(command: Reduction, vectors: Mapping[str, Tensor]) -> list[float]:
     match command:
         case Products(left, right):
-            return _products([vectors[n] for n in left], [vectors[n] for n in right])
+            return _products(left, right, vectors)
         case SumAbs(name):
-            vector = vectors[name]
-            return [sum(float(vector[p].double().abs().sum()) for p in _blocks(len(vector)))]
+            return [float(torch.linalg.vector_norm(vectors[name], 1, dtype=torch.float64))]
         case MaxAbs(name):
-            return [float(vectors[name].abs().max())]
+            vector = vectors[name]
+            return [_largest([float(vector[p].abs().max()) for p in _blocks(vector.numel())])]
 
 
-def _products(left: Sequence[Tensor], right: Sequence[Tensor]) -> list[float]:
-    total = torch.zeros(len(left), len(right), dtype=torch.float64)
-    for part in _blocks(len(left[0])):
-        rows = torch.stack([v[part] for v in left]).double()
-        total += rows @ torch.stack([v[part] for v in right]).double().T
-    products: list[float] = total.flatten().tolist()
+def _products(
+    left: Sequence[str], right: Sequence[str], vectors: Mapping[str, Tensor]
+) -> list[float]:
+    names = list(dict.fromkeys((*right, *left)))  # each vector is read once
+    rows = [names.index(name) for name in left]
+    columns = [names.index(name) for name in right]
+    size = vectors[names[0]].numel()
+    block = torch.empty(len(names), min(size, GRAM_BLOCK), dtype=torch.float64)
+    total = torch.zeros(len(left), len(names), dtype=torch.float64)
+    for part in _blocks(size, GRAM_BLOCK):
+        filled = block[:, : part.stop - part.start]
+        for row, name in zip(filled, names, strict=True):
+            row.copy_(vectors[name][part])
+        total += filled[rows] @ filled.T
+    products: list[float] = total[:, columns].flatten().tolist()
     return products
 
 
-def _blocks(size: int) -> list[slice]:
-    return [slice(first, min(first + BLOCK, size)) for first in range(0, size, BLOCK)]
+def _blocks(size: int, length: int = BLOCK) -> list[slice]:
+    return [slice(first, min(first + length, size)) for first in range(0, size, length)]

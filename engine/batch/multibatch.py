@@ -16,7 +16,7 @@ from engine.batch.iterate import Iterate, relative_change
 from engine.batch.lbfgs import GRAD, first_step
 from engine.batch.names import START, s, slots, spare, twin, twins, y
 from engine.batch.path import Scalars, walk
-from engine.batch.program import Ask, evaluate, run
+from engine.batch.program import Ask, Span, evaluate, run
 from engine.batch.search import Measured, backtracking
 from engine.batch.spans import Batch, first_batch, next_batch
 from engine.batch.vector import Combine, Command, MaxAbs, copy, dot
@@ -56,12 +56,14 @@ class SampledPath:
 
     def evaluate(self, gradient: bool) -> Ask[float]:
         batch = self._batch
-        tail = yield from evaluate(self.trial, SHARED if gradient else None, batch.shared)
-        self.tail_loss = tail
-        if batch.full:
-            return tail
-        head = yield from evaluate(self.trial, None, batch.head)
-        return head + (tail - head) * (batch.stop - batch.tail) / (batch.stop - batch.start)
+        self.tail_loss = yield from evaluate(
+            self.trial, SHARED if gradient else None, _samples(batch, batch.after)
+        )
+        total = self.tail_loss * batch.after.length
+        for span in (batch.before, batch.fresh):
+            if span.length:
+                total += span.length * (yield from evaluate(self.trial, None, span))
+        return total / batch.num_samples
 
     def study(self, step_length: float) -> tuple[Command, ...]:
         return (MaxAbs(SHARED),)
@@ -128,24 +130,29 @@ class Multibatch:
         return taken, Sampled(following, tail, learnt)
 
     def _complete(
-        self, point: str, grad: str, tail: str, batch: Batch, before: Batch | None, known: float
+        self, point: str, grad: str, tail: str, batch: Batch, last: Batch | None, known: float
     ) -> Ask[float]:
-        """Write the gradient over `batch`, and over its tail; return the loss.
+        """Write the gradient over `batch`, and over what it shares on; return the loss.
 
-        What `before` shares is known already: `SHARED` is its gradient, `known` its loss.
+        What it shares with `last` is known: `SHARED` is its gradient, `known` its loss.
         """
-        parts = [] if before is None else [Part(before.stop - before.tail, known, SHARED)]
-        fresh, shared_on = batch.unknown(sum(part.size for part in parts))
-        for span, name in ((fresh, FRESH), (shared_on, tail)):
-            if num_samples := span.stop - span.start:
-                loss = yield from evaluate(point, name, span)
-                parts.append(Part(num_samples, loss, name))
-        size = sum(part.size for part in parts)
-        mean = Combine(grad, tuple((part.size / size, part.grad) for part in parts))
-        yield from run(mean, *((copy(tail, grad),) if batch.full else ()))
-        return sum(part.size * part.loss for part in parts) / size
+        if batch == last:  # full
+            yield from run(copy(grad, SHARED), copy(tail, SHARED))
+            return known
+        parts = [Part(batch.before.length, known, SHARED)] if batch.before.length else []
+        for span, name in ((batch.fresh, FRESH), (batch.after, tail)):
+            if span.length:
+                loss = yield from evaluate(point, name, _samples(batch, span))
+                parts.append(Part(span.length, loss, name))
+        terms = tuple((part.size / batch.num_samples, part.grad) for part in parts)
+        yield from run(Combine(grad, terms))
+        return sum(part.size * part.loss for part in parts) / batch.num_samples
 
     def forget(self, memory: Sampled) -> Sampled | None:
         if not memory.gram.slots:
             return None
         return Sampled(memory.batch, memory.tail, memory.gram.forget())
+
+
+def _samples(batch: Batch, span: Span) -> Span | None:
+    return None if batch.full else span

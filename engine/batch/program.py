@@ -16,13 +16,15 @@ from engine.batch.vector import Command
 
 
 class Span(NamedTuple):
-    """Samples start to stop - 1 of the order in which the problem numbers them.
-
-    Position p stands for sample p modulo the number of samples; no span is longer than that.
-    """
+    """Samples start to stop - 1, numbered through the problem's units."""
 
     start: int
     stop: int
+
+    @property
+    def length(self) -> int:
+        """Number of samples."""
+        return self.stop - self.start
 
 
 @dataclass(frozen=True, slots=True)

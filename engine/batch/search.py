@@ -65,7 +65,8 @@ def backtracking(config: ArmijoConfig, loss: float, first: float) -> Search:
 
 
 def _fallen(config: ArmijoConfig, loss: float, measured: Measured) -> bool:
-    return measured.loss <= loss + config.c1 * measured.promised
+    allowed = config.c1 * measured.promised + config.rounding * abs(loss)
+    return measured.loss <= loss + allowed
 
 
 def strong_wolfe(config: WolfeConfig, loss: float, slope: float, first: float) -> Search:
@@ -74,6 +75,8 @@ def strong_wolfe(config: WolfeConfig, loss: float, slope: float, first: float) -
     The method of More & Thuente (1994): an interval that holds such a step shrinks by safeguarded
     cubic and quadratic interpolation, at first of the auxiliary function psi(step) = loss(step)
     - loss - c1 slope step. A loss that is not finite halves the way from the best step so far.
+    Near a minimum rounding hides the fall of the loss, but not yet that of the slope, which then
+    decides alone (the idea of Hager & Zhang 2005, 4.1).
     """
     interval = Interval(Side(0.0, loss, slope), first)
     wall = inf  # shortest step known to give no finite loss
@@ -86,7 +89,8 @@ def strong_wolfe(config: WolfeConfig, loss: float, slope: float, first: float) -
             continue
         line = loss + config.c1 * slope * step_length
         fallen = measured.loss <= line
-        if fallen and abs(measured.slope) <= -config.c2 * slope:
+        hidden = abs(measured.loss - loss) <= config.rounding * abs(loss)
+        if (fallen or hidden) and abs(measured.slope) <= -config.c2 * slope:
             return step_length
         if interval.exhausted(step_length, config.interval_tolerance):
             return step_length if fallen else None

@@ -5,57 +5,47 @@ from dataclasses import dataclass
 from engine.batch.config import MultibatchConfig
 from engine.batch.program import Span
 
+_NOTHING = Span(0, 0)
+
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples [start, stop), counted on past the last sample of the problem; [tail, stop) shared.
+    """Three stretches of the data. A full batch has all samples, and shares them all."""
 
-    A batch of all samples shares all of them with the next one, which is the same.
-    """
-
-    start: int
-    tail: int
-    stop: int
-    size: float  # before rounding; grows
+    before: Span  # shared with the batch before
+    fresh: Span
+    after: Span  # shared with the next batch
+    size: float  # samples aimed at; grows
 
     @property
     def full(self) -> bool:
-        """Whether it has all samples."""
-        return self.start == self.tail
+        """Whether it shares everything: the next batch is the same."""
+        return not (self.before.length or self.fresh.length)
 
     @property
-    def head(self) -> Span:
-        """What the next batch does not share."""
-        return Span(self.start, self.tail)
-
-    @property
-    def shared(self) -> Span:
-        """What the next batch shares."""
-        return Span(self.tail, self.stop)
-
-    def unknown(self, num_known: int) -> tuple[Span, Span]:
-        """What to evaluate when the first samples are known: what only it has, and its tail.
-
-        Of a full batch, whose tail is the whole, the second is empty.
-        """
-        first = self.start + num_known
-        if self.full:
-            return Span(first, self.stop), Span(self.stop, self.stop)
-        return Span(first, self.tail), self.shared
+    def num_samples(self) -> int:
+        """In all three stretches."""
+        return self.before.length + self.fresh.length + self.after.length
 
 
 def first_batch(config: MultibatchConfig) -> Batch:
     """The batch that starts with the problem's first sample."""
-    return _batch(config, 0, float(config.batch_size))
+    return _batch(config, _NOTHING, float(config.batch_size))
 
 
-def next_batch(config: MultibatchConfig, before: Batch) -> Batch:
-    """The batch that starts with what it shares with `before`."""
-    return _batch(config, before.tail % config.num_samples, before.size * config.growth)
+def next_batch(config: MultibatchConfig, last: Batch) -> Batch:
+    """The batch that shares the end of `last`."""
+    return last if last.full else _batch(config, last.after, last.size * config.growth)
 
 
-def _batch(config: MultibatchConfig, start: int, size: float) -> Batch:
+def _batch(config: MultibatchConfig, before: Span, size: float) -> Batch:
     if size >= config.num_samples:
-        return Batch(start, start, start + config.num_samples, float(config.num_samples))
-    stop = start + int(size)
-    return Batch(start, stop - max(1, int(config.overlap * size)), stop, size)
+        return Batch(_NOTHING, _NOTHING, Span(0, config.num_samples), float(config.num_samples))
+    start = before.stop % config.num_samples
+    # A stretch ends with the data, or where the batch would meet itself.
+    end = before.start if before.stop == config.num_samples else config.num_samples
+    num_new = max(1, int(size) - before.length)
+    # Rather one batch of 0.5 to 1.5 times the size than a remainder of a few samples.
+    stop = start + num_new if end - start >= 1.5 * num_new else end
+    shared = max(1, min(int(config.overlap * size), stop - start))
+    return Batch(before, Span(start, stop - shared), Span(stop - shared, stop), size)

@@ -52,6 +52,31 @@ def test_wolfe_finds_a_step_with_both_conditions(name, first, c1, c2):
     assert probes[-1] == Probe(accepted, gradient=True)
 
 
+@given(
+    roots=st.lists(st.floats(0.1, 5.0), min_size=3, max_size=3, unique=True).map(sorted),
+    first=st.floats(1e-3, 10.0),
+    c2=st.floats(0.05, 0.9),
+)
+def test_wolfe_finds_a_step_on_every_quartic_that_falls_at_first(roots, first, c2):
+    """The slope is a cubic with these roots: two minima with a hump between them."""
+    a, b, c = roots
+    assume(b - a > 0.05 and c - b > 0.05)
+    e1, e2, e3 = a + b + c, a * b + b * c + c * a, a * b * c
+
+    def loss(x: float) -> float:
+        return x**4 / 4 - e1 * x**3 / 3 + e2 * x**2 / 2 - e3 * x
+
+    def slope(x: float) -> float:
+        return (x - a) * (x - b) * (x - c)
+
+    config = WolfeConfig(c1=1e-4, c2=c2, interval_tolerance=0.0, max_trials=60)
+    accepted, probes = search(config, loss, slope, first)
+    assert accepted is not None
+    assert loss(accepted) <= 1e-4 * accepted * slope(0.0)
+    assert abs(slope(accepted)) <= c2 * abs(slope(0.0))
+    assert len(probes) <= 25
+
+
 #: Numbers of evaluations in table 1 and 2 of the paper, for the first steps 1e-3, 0.1, 10, 1000.
 PAPER = {"1": (1e-3, 0.1, (6, 3, 1, 4)), "2": (0.1, 0.1, (12, 8, 8, 11))}
 

@@ -1,0 +1,98 @@
+"""Optimisers that are killed anywhere and go on from the last record."""
+
+import json
+import math
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.batch.config import LbfgsConfig, OwlqnConfig
+from engine.batch.local import LocalStore
+from engine.batch.loop import Record
+from engine.batch.methods import program
+from engine.batch.minimise import drive, minimise
+from engine.batch.names import START, s, y
+from engine.batch.program import Span
+from tests.engine.batch.optimisers import EVERY, REAL, zeros
+
+
+class KilledError(Exception):
+    """The process ended here."""
+
+
+def committed(record: Record) -> set[str]:
+    """Names of the vectors that a record relies on."""
+    memory = record["memory"]
+    slots = memory.get("gram", memory).get("slots", ())
+    values = [*record["iterate"].values(), *memory.values()]
+    return {v for v in values if isinstance(v, str)} | {f(k) for k in slots for f in (s, y)}
+
+
+@pytest.mark.parametrize("name", EVERY)
+@settings(max_examples=25)
+@given(num_evaluations=st.integers(1, 60))
+def test_a_killed_optimiser_comes_to_the_same_bits_from_its_record(name, num_evaluations):
+    config, whole = EVERY[name], minimise(REAL, zeros(30), EVERY[name])
+    store, left = LocalStore(**{START: zeros(30)}), [num_evaluations]
+    records: list[str] = []
+    then = {}
+
+    def objective(x: torch.Tensor, grad: torch.Tensor | None, samples: Span | None) -> float:
+        if not left[0]:
+            raise KilledError
+        left[0] -= 1
+        return REAL(x, grad, samples)
+
+    def commit(record: Record) -> None:
+        records.append(json.dumps(record))
+        then.update({name: vector.clone() for name, vector in store.vectors.items()})
+
+    with suppress(KilledError):
+        drive(store, objective, config, None, commit)
+    if not records:
+        return  # killed before the initial point was known
+    record = json.loads(records[-1])
+    kept = committed(record)
+    assert all(torch.equal(store.vectors[name], then[name]) for name in kept)
+    for name in set(store.vectors) - kept:
+        store.vectors[name].fill_(math.nan)
+    resumed = drive(store, REAL, config, record, lambda record: None)
+    assert resumed == whole.solution
+    assert torch.equal(store.vectors[resumed.iterate.point], whole.point)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_same_run_gives_the_same_records(name):
+    first: list[Any] = []
+    second: list[Any] = []
+    minimise(REAL, zeros(30), EVERY[name], first.append)
+    minimise(REAL, zeros(30), EVERY[name], second.append)
+    assert first == second
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_batch_of_commands_may_be_carried_out_twice(name):
+    class Stutter(LocalStore):
+        """Loses every first answer, and half of each batch with it."""
+
+        def run(self, commands):
+            super().run(commands[: len(commands) // 2])
+            super().run(commands)
+            return super().run(commands)
+
+    store, whole = Stutter(**{START: zeros(30)}), minimise(REAL, zeros(30), EVERY[name])
+    solution = drive(store, REAL, EVERY[name], None, lambda record: None)
+    assert solution == whole.solution
+    assert torch.equal(store.vectors[solution.iterate.point], whole.point)
+
+
+def test_a_record_of_another_optimiser_is_refused():
+    records: list[Record] = []
+    minimise(REAL, zeros(30), LbfgsConfig(max_iterations=1), records.append)
+    steps = program(OwlqnConfig(l1=0.1), records[-1])
+    with pytest.raises(ValueError, match="one of 'Lbfgs', the configuration asks for 'Owlqn'"):
+        next(steps)
