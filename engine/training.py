@@ -1,7 +1,6 @@
 """The coordinator at work: its decisions carried out on sockets, files, clock and processes."""
 
 import queue
-import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
