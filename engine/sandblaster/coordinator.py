@@ -226,9 +226,9 @@ class Coordinator:
         values = {"replica": index, "incarnation": seat.incarnation, "pid": seat.pid}
         instructions: list[Instruction] = [Record("replica_lost", values | {"reason": reason})]
         if self._evaluation:
-            returned = self._evaluation.ledger.lose(index)
+            returned = self._evaluation.lose(index)
             values = {"replica": index, "incarnation": seat.incarnation}
-            instructions.append(Record("replica_settled", values | {"portions_returned": returned}))
+            instructions.append(Record("replica_settled", values | {"samples_returned": returned}))
         if index == self._validator:
             self._validator = None
         return [*instructions, *self._send_validation(), *self._go_on(now)]

@@ -88,6 +88,10 @@ class Evaluation:
         """Number of samples of a work."""
         return sum(self._portions[number].num_samples for number in self._works[work])
 
+    def lose(self, replica: int) -> int:
+        """A replica is gone; return how many samples will be given out again."""
+        return sum(self._portions[number].num_samples for number in self.ledger.lose(replica))
+
     def take_sum(self, replica: int, incarnation: int, message: Message) -> Slot | None:
         """A replica's sum has arrived; return its slot if it is free again at once."""
         work = int(message["work"])

@@ -134,11 +134,11 @@ class PortionLedger:
         self.num_backups_won += work.backup
         return True
 
-    def lose(self, replica: int) -> int:
-        """A replica is gone with all that it has not sent; return how many portions reopened."""
+    def lose(self, replica: int) -> list[int]:
+        """A replica is gone with all that it has not sent; return the portions that reopened."""
         lost = [id for id, (holder, _) in self._running.items() if holder == replica]
         works = [self._running.pop(id)[1] for id in lost]
-        return sum(self._reopen(work.portions) for work in works)
+        return [portion for work in works for portion in self._reopen(work.portions)]
 
     def _take(self, replica: int, size: int, limit: int | None) -> tuple[int, ...]:
         """Own portions in order; without any, the last ones of whom most are left to."""
@@ -180,15 +180,13 @@ class PortionLedger:
     def _holders(self, portion: int) -> set[int]:
         return {who for who, work in self._running.values() if portion in work.portions}
 
-    def _reopen(self, portions: Sequence[int]) -> int:
+    def _reopen(self, portions: Sequence[int]) -> list[int]:
         """Open what is missing and in no other hands."""
-        count = 0
-        for portion in portions:
-            if portion in self._missing and not self._holders(portion):
-                insort(self._open.setdefault(self._owner_of[portion], []), portion)
-                count += 1
-        self._num_open += count
-        return count
+        reopened = [p for p in portions if p in self._missing and not self._holders(p)]
+        for portion in reopened:
+            insort(self._open.setdefault(self._owner_of[portion], []), portion)
+        self._num_open += len(reopened)
+        return reopened
 
 
 def _below(portions: list[int], limit: int | None) -> list[int]:

@@ -106,7 +106,7 @@ def test_without_copies_a_replica_that_never_answers_holds_up_the_batch_until_it
     portions.assign(0, 2)
     assert portions.finish(1, portions.assign(1, 2).id)
     assert portions.assign(1, 2) is None
-    assert portions.lose(0) == 1
+    assert portions.lose(0) == [0]
     assert portions.finish(1, portions.assign(1, 2).id)
     assert portions.complete
 
