@@ -44,7 +44,9 @@ def torch_lbfgs(minibatch_size: int, num_iterations: int, history_length: int) -
         tolerance_grad=0.0,
         tolerance_change=0.0,
     )
-    num_evaluations = 0
+    num_evaluations, began = 0, 0.0
+    seconds: list[float] = []
+    losses: list[float] = []
 
     def closure() -> float:
         nonlocal num_evaluations, began
@@ -63,8 +65,7 @@ def torch_lbfgs(minibatch_size: int, num_iterations: int, history_length: int) -
         losses.append(total)
         return total
 
-    began, seconds, losses = 0.0, [], []
-    optimiser.step(closure)
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
     return Trace(seconds, losses, num_evaluations)
 
 
@@ -80,7 +81,9 @@ def scipy_lbfgs(
 
     num_samples = sum(digits_problem().unit_sizes)
     chunks = [(k, len(workers)) for k in range(len(workers))]
-    began, seconds, losses, num_evaluations = 0.0, [], [], 0
+    num_evaluations, began = 0, 0.0
+    seconds: list[float] = []
+    losses: list[float] = []
     latest = float("nan")
 
     def closure(point: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:

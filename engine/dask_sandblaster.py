@@ -14,6 +14,7 @@ import distributed
 import torch
 
 from engine import memory
+from engine.batch.config import MultibatchConfig
 from engine.checkpoint import Checkpoint
 from engine.config import ClusterConfig
 from engine.coordinator_server import CoordinatorServer
@@ -75,6 +76,7 @@ def train_sandblaster(
         resources={"replica-0": 1},
         pure=False,
     ).result()
+    _check_size(config, sum(facts.unit_sizes))
     if facts.start.final:
         return TrainingResult.of(facts.start, already_complete=True)
     record = read_record(folder / "records", facts.identity)
@@ -120,6 +122,16 @@ def _look_at(
     start = resume_or_begin(folder / "checkpoints", whole, problem, config.rule, slices)
     size, dtype = problem.layout.size, problem.layout.dtype
     return _Facts(size, dtype, slices, tuple(problem.unit_sizes), whole, start)
+
+
+def _check_size(config: SandblasterConfig, num_samples: int) -> None:
+    """The batches of an optimiser that draws its own must be those of this data."""
+    optimiser = config.optimiser
+    if isinstance(optimiser, MultibatchConfig) and optimiser.num_samples != num_samples:
+        raise ValueError(
+            f"optimiser.num_samples={optimiser.num_samples}, but the training data has "
+            f"{num_samples} samples: set algorithm.optimiser.num_samples={num_samples}"
+        )
 
 
 def _record_start(
