@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from engine.batch.config import ConjugateConfig
 from engine.batch.iterate import Iterate
-from engine.batch.lbfgs import first_step, start_smooth
 from engine.batch.names import twin, twins
 from engine.batch.path import StraightPath, walk
 from engine.batch.program import Ask
 from engine.batch.search import start_search
+from engine.batch.starting import first_step, start_smooth
 from engine.batch.vector import Combine, Command, Products
 
 

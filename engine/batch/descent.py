@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from engine.batch.config import DescentConfig
 from engine.batch.iterate import Iterate, relative_change
-from engine.batch.lbfgs import start_smooth
 from engine.batch.names import twin, twins
 from engine.batch.program import Ask, evaluate, run
+from engine.batch.starting import start_smooth
 from engine.batch.vector import Combine, MaxAbs
 
 

@@ -1,38 +1,20 @@
 """Limited-memory BFGS (Nocedal & Wright 2006, algorithm 7.5)."""
 
 from collections import Counter
-from math import sqrt
 from typing import Generic, TypeVar
 
 from engine.batch.config import LbfgsConfig
 from engine.batch.history import DIRECTION, History
 from engine.batch.iterate import Iterate
-from engine.batch.names import START, s, slots, spare, twin, twins, y
+from engine.batch.names import s, slots, spare, twin, twins, y
 from engine.batch.path import StraightPath, walk
-from engine.batch.program import Ask, evaluate, run
+from engine.batch.program import Ask
 from engine.batch.search import start_search
+from engine.batch.starting import first_step, start_smooth
 from engine.batch.two_loop import SCRATCH
-from engine.batch.vector import Combine, Command, MaxAbs, dot
+from engine.batch.vector import Combine, Command
 
-GRAD = "grad0"
 H = TypeVar("H", bound=History)
-
-
-def start_smooth(counts: Counter[str]) -> Ask[tuple[Iterate, float]]:
-    """Evaluate the initial point; returns also g . g there."""
-    loss = yield from evaluate(START, GRAD)
-    counts["gradients"] += 1
-    norm, square = yield from run(MaxAbs(GRAD), dot(GRAD, GRAD))
-    return Iterate(iteration=0, point=START, grad=GRAD, loss=loss, gradient_norm=norm), square
-
-
-def first_step(square: float) -> float:
-    """Step length for a direction of steepest descent with g . g = `square`: at most |g| long.
-
-    scipy's L-BFGS-B begins with a step of length 1 instead, which throws away a point that is
-    nearly optimal already; the two agree where |g| is above 1.
-    """
-    return min(1.0, 1.0 / sqrt(square))
 
 
 class Lbfgs(Generic[H]):

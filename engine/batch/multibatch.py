@@ -13,12 +13,12 @@ from engine.batch.config import MultibatchConfig
 from engine.batch.gram import Gram
 from engine.batch.history import DIRECTION
 from engine.batch.iterate import Iterate, relative_change
-from engine.batch.lbfgs import GRAD, first_step
 from engine.batch.names import START, s, slots, spare, twin, twins, y
 from engine.batch.path import Scalars, walk
 from engine.batch.program import Ask, Span, evaluate, run
 from engine.batch.search import Measured, backtracking
 from engine.batch.spans import Batch, first_batch, next_batch
+from engine.batch.starting import GRAD, first_step
 from engine.batch.vector import Combine, Command, MaxAbs, copy, dot
 
 #: Gradients: of the samples shared with the next batch; of those shared with the last one, at the

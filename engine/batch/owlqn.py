@@ -8,11 +8,11 @@ from engine.batch.config import OwlqnConfig
 from engine.batch.gram import Gram
 from engine.batch.history import DIRECTION
 from engine.batch.iterate import Iterate, relative_change
-from engine.batch.lbfgs import GRAD, first_step
 from engine.batch.names import START, s, slots, spare, twin, twins, y
 from engine.batch.path import Scalars, walk
 from engine.batch.program import Ask, evaluate, run
 from engine.batch.search import Measured, backtracking
+from engine.batch.starting import GRAD, first_step
 from engine.batch.vector import (
     Align,
     Combine,

@@ -24,6 +24,7 @@ class BatchOptimisation:
     """What a batch optimiser adds to a history."""
 
     gradient_norm: list[Point] = field(default_factory=list)  # one an iteration
+    final_loss: float | None = None  # over the whole batch, of the last iterate
     num_iterations: int = 0
     num_evaluations: int = 0
     portions_of: Counter[int] = field(default_factory=Counter)  # replica -> portions computed
@@ -126,6 +127,7 @@ def _iteration(history: TrainingHistory, row: Event) -> None:
     history.num_samples = max(history.num_samples, samples)
     history.loss.append(Point(time_s, samples, row["loss"]))
     history.batch.gradient_norm.append(Point(time_s, samples, row["gradient_norm"]))
+    history.batch.final_loss = row["loss"]
     history.batch.num_iterations = int(row["iteration"])
 
 

@@ -65,9 +65,8 @@ def _batch_figures(history: TrainingHistory) -> dict[str, Any]:
         "backup_tasks": batch.num_backups,
         "backup_tasks_won": batch.num_backups_won,
     }
-    if history.loss:
-        figures["final_loss"] = history.loss[-1].value
     if batch.gradient_norm:
+        figures["final_loss"] = batch.final_loss
         figures["final_gradient_norm"] = batch.gradient_norm[-1].value
     return figures
 

@@ -1,5 +1,7 @@
 """The examples are right about their gradients, and reach what they promise."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from engine.batch.minimise import minimise
 from engine.config import AdagradConfig, DownpourConfig
 from engine.inprocess import train_in_process
 from engine.ledger import Lease
+from examples.crf import NUM_CLASSES, Crf, reading
 from examples.matrix_factorisation import MatrixFactorisation, digits
 from examples.sparse_logistic import NUM_TRAIN, tumours
 
@@ -59,3 +62,29 @@ def test_a_larger_l1_term_leaves_fewer_weights():
         counts.append(int(best.point.count_nonzero()))
     assert counts == [2, 9, 11]
     assert problem.validate(best.point)["accuracy"] > 0.96
+
+
+def test_the_random_field_sums_and_maximises_over_all_labels():
+    generator = torch.Generator().manual_seed(0)
+    field = Crf(5, chained=True)
+    for parameter in field.parameters():
+        torch.nn.init.normal_(parameter, generator=generator)
+    images = torch.randn(2, 3, 5, generator=generator, dtype=torch.float64)
+    rows = torch.tensor(list(product(range(NUM_CLASSES), repeat=3)))  # (1000, 3)
+    labels = rows[[123, 456]]
+    with torch.no_grad():
+        emission = field.emission(images)
+        scores = sum(emission[:, t, rows[:, t]] for t in range(3))
+        scores = scores + sum(field.transition[rows[:, t], rows[:, t + 1]] for t in range(2))
+        expected = (scores.logsumexp(1) - scores[[0, 1], [123, 456]]).mean()
+        torch.testing.assert_close(field.loss(images, labels), expected)
+        assert torch.equal(field.read(images), rows[scores.argmax(1)])
+
+
+def test_knowing_what_follows_helps_to_read():
+    accuracies = []
+    for chained in (False, True):
+        problem = reading(chained)
+        best = minimise(FullBatch(problem, 100), problem.initial(), LbfgsConfig(max_iterations=30))
+        accuracies.append(problem.validate(best.point)["accuracy"])
+    assert accuracies[1] > accuracies[0] + 0.15

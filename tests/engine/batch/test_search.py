@@ -1,10 +1,13 @@
 """Line searches on functions of a step length."""
 
 import math
+import random
+from collections.abc import Callable
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy.optimize._dcsrch import DCSRCH
 
 from engine.batch.config import ArmijoConfig, WolfeConfig
 from engine.batch.search import Measured, Probe, start_search
@@ -52,29 +55,37 @@ def test_wolfe_finds_a_step_with_both_conditions(name, first, c1, c2):
     assert probes[-1] == Probe(accepted, gradient=True)
 
 
-@given(
-    roots=st.lists(st.floats(0.1, 5.0), min_size=3, max_size=3, unique=True).map(sorted),
-    first=st.floats(1e-3, 10.0),
-    c2=st.floats(0.05, 0.9),
-)
-def test_wolfe_finds_a_step_on_every_quartic_that_falls_at_first(roots, first, c2):
-    """The slope is a cubic with these roots: two minima with a hump between them."""
-    a, b, c = roots
-    assume(b - a > 0.05 and c - b > 0.05)
-    e1, e2, e3 = a + b + c, a * b + b * c + c * a, a * b * c
+def ripples(rng: random.Random) -> tuple[Callable[[float], float], Callable[[float], float]]:
+    """A parabola with three waves on it, falling at 0, and its slope."""
+    while True:
+        waves = [(rng.uniform(-1, 1), rng.uniform(0.2, 6), rng.uniform(0, 6)) for _ in range(3)]
+        bend = rng.uniform(0, 0.2)
 
-    def loss(x: float) -> float:
-        return x**4 / 4 - e1 * x**3 / 3 + e2 * x**2 / 2 - e3 * x
+        def loss(x: float, waves=waves, bend=bend) -> float:
+            return sum(a * math.sin(w * x + p) for a, w, p in waves) + bend * x * x
 
-    def slope(x: float) -> float:
-        return (x - a) * (x - b) * (x - c)
+        def slope(x: float, waves=waves, bend=bend) -> float:
+            return sum(a * w * math.cos(w * x + p) for a, w, p in waves) + 2 * bend * x
 
-    config = WolfeConfig(c1=1e-4, c2=c2, interval_tolerance=0.0, max_trials=60)
-    accepted, probes = search(config, loss, slope, first)
-    assert accepted is not None
-    assert loss(accepted) <= 1e-4 * accepted * slope(0.0)
-    assert abs(slope(accepted)) <= c2 * abs(slope(0.0))
-    assert len(probes) <= 25
+        if slope(0.0) < -0.1:
+            return loss, slope
+
+
+def test_wolfe_tries_the_steps_that_scipy_tries():
+    rng = random.Random(0)
+    for _ in range(2000):
+        loss, slope = ripples(rng)
+        first, c2 = rng.choice([0.1, 1.0, 10.0]), rng.choice([0.1, 0.5, 0.9])
+        config = WolfeConfig(c1=1e-3, c2=c2, max_trials=60, rounding=0.0)
+        _, probes = search(config, loss, slope, first)
+        tried: list[float] = []
+
+        def counted(x: float, loss=loss, tried=tried) -> float:
+            tried.append(x)
+            return loss(x)
+
+        DCSRCH(counted, slope, 1e-3, c2, 0.1, 0.0, 1e10)(first, loss(0.0), slope(0.0))
+        assert [probe.step_length for probe in probes] == pytest.approx(tried, rel=1e-6)
 
 
 #: Numbers of evaluations in table 1 and 2 of the paper, for the first steps 1e-3, 0.1, 10, 1000.
