@@ -3,7 +3,8 @@
     python -m benchmarks.link
 
 One shard of 16.8 million float32 parameters (64 MiB) on the same host. Rivals in the same run,
-rounds alternating: memcpy (what shared memory cannot beat), a raw loopback socket, a Dask Actor.
+rounds alternating: memcpy (what shared memory cannot beat), a raw loopback socket, gloo, torch's
+rpc, Dask's own comm and a Dask Actor.
 A push is compared with the same work done in place: torch's fused Adagrad on the same vector.
 """
 
@@ -24,6 +25,7 @@ from distributed import Client, LocalCluster
 from torch import Tensor
 
 from benchmarks._figures import Figure, state
+from benchmarks._link_rivals import Comm, Gloo, Rpc
 from engine import memory
 from engine.config import AdagradConfig
 from engine.endpoint import Place, ShardEndpoint
@@ -46,58 +48,77 @@ def main() -> None:
     torch.set_num_threads(1)
     folder = memory.create_folder(secrets.token_hex(4))
     try:
-        with (
-            _Ours(folder) as ours,
-            _RawSocket() as raw,
-            _dask() as client,
-        ):
-            actor = client.submit(_Store, SIZE, actor=True).result()
-            state("link", _measure(ours, raw, actor))
+        with _Ours(folder) as ours:
+            state("link", _against_transports(ours) + _against_work(ours) + _against_actor(ours))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _measure(ours: "_Ours", raw: "_RawSocket", actor: Any) -> list[Figure]:
-    pings = _alternate(NUM_PINGS, ours.ping, raw.ping, lambda: actor.touch().result())
-    target, source = torch.empty(SIZE), torch.ones(SIZE)
-    fetches = _alternate(
-        NUM_ROUNDS,
-        ours.fetch,
-        raw.fetch,
-        lambda: actor.fetch().result(),
-        lambda: target.copy_(source),
-    )
-    local = _LocalAdagrad()
-    gradient = source.numpy()
-    pushes = _alternate(NUM_ROUNDS, ours.push, local.push, lambda: actor.push(gradient).result())
-    figures = [
-        _faster("round_trip", pings[0], pings[1], "raw socket", 0.5),
-        _faster("round_trip_actor", pings[0], pings[2], "Dask Actor", 10.0),
-        _speed("fetch", fetches[0], fetches[3], "memcpy", 0.7),
-        _speed("fetch_socket", fetches[0], fetches[1], "raw socket", 1.0),
-        _speed("fetch_actor", fetches[0], fetches[2], "Dask Actor", 4.0),
-        _speed("push", pushes[0], pushes[1], "memcpy + fused Adagrad, in place", 0.8),
-        _speed("push_actor", pushes[0], pushes[2], "Dask Actor, numpy Adagrad", 2.0),
-    ]
+def _against_transports(ours: "_Ours") -> list[Figure]:
+    """Round trips and fetches beside what else carries bytes between two processes."""
+    figures = []
+    for name, rival, rival_name, goals in (
+        ("socket", _RawSocket(), "raw socket", (0.1, 1.0)),
+        ("gloo", Gloo(SIZE), "gloo send/recv", (1.0, 1.5)),
+        ("rpc", Rpc(SIZE), "torch.distributed.rpc", (2.0, 3.0)),
+        ("comm", Comm(SIZE), "distributed.comm", (2.0, 1.5)),
+    ):
+        pings = _alternate(NUM_PINGS, ours.ping, rival.ping)
+        fetches = _alternate(NUM_ROUNDS, ours.fetch, rival.fetch)
+        rival.close()
+        figures += [
+            _faster(f"round_trip_{name}", pings, rival_name, goals[0]),
+            _speed(f"fetch_{name}", fetches, rival_name, goals[1]),
+        ]
     return figures
 
 
-def _alternate(num_rounds: int, *calls: Callable[[], object]) -> list[float]:
-    """Median seconds of each call, the calls taking turns; the first round does not count."""
-    times: list[list[float]] = [[] for _ in calls]
+def _against_work(ours: "_Ours") -> list[Figure]:
+    """What no transport could save: the copy of a fetch, the arithmetic of a push."""
+    target, source = torch.empty(SIZE), torch.ones(SIZE)
+    fetches = _alternate(NUM_ROUNDS, ours.fetch, lambda: target.copy_(source))
+    pushes = _alternate(NUM_ROUNDS, ours.push, _LocalAdagrad().push)
+    return [
+        _speed("fetch_memcpy", fetches, "memcpy", 0.7),
+        _speed("push_adagrad", pushes, "memcpy + fused Adagrad, in place", 0.8),
+    ]
+
+
+def _against_actor(ours: "_Ours") -> list[Figure]:
+    """The same shard as Dask offers it."""
+    gradient = torch.ones(SIZE).numpy()
+    with _dask() as client:
+        actor: Any = client.submit(_Store, SIZE, actor=True).result()
+        pings = _alternate(NUM_PINGS, ours.ping, lambda: actor.touch().result())
+        fetches = _alternate(NUM_ROUNDS, ours.fetch, lambda: actor.fetch().result())
+        pushes = _alternate(NUM_ROUNDS, ours.push, lambda: actor.push(gradient).result())
+    return [
+        _faster("round_trip_actor", pings, "Dask Actor", 5.0),
+        _speed("fetch_actor", fetches, "Dask Actor", 2.0),
+        _speed("push_actor", pushes, "Dask Actor, numpy Adagrad", 2.0),
+    ]
+
+
+def _alternate(
+    num_rounds: int, ours: Callable[[], object], rival: Callable[[], object]
+) -> tuple[float, float]:
+    """Median seconds of both, taking turns; the first round does not count."""
+    times: tuple[list[float], list[float]] = ([], [])
     for _ in range(num_rounds + 1):
-        for call, taken in zip(calls, times, strict=True):
+        for call, taken in zip((ours, rival), times, strict=True):
             start = time.perf_counter()
             call()
             taken.append(time.perf_counter() - start)
-    return [statistics.median(taken[1:]) for taken in times]
+    return statistics.median(times[0][1:]), statistics.median(times[1][1:])
 
 
-def _faster(name: str, ours_s: float, rival_s: float, rival_name: str, goal: float) -> Figure:
+def _faster(name: str, times: tuple[float, float], rival_name: str, goal: float) -> Figure:
+    ours_s, rival_s = times
     return Figure(name, "us", ours_s * 1e6, rival_s * 1e6, rival_name, goal, more_is_better=False)
 
 
-def _speed(name: str, ours_s: float, rival_s: float, rival_name: str, goal: float) -> Figure:
+def _speed(name: str, times: tuple[float, float], rival_name: str, goal: float) -> Figure:
+    ours_s, rival_s = times
     gigabytes = NUM_BYTES / 1e9
     return Figure(name, "GB/s", gigabytes / ours_s, gigabytes / rival_s, rival_name, goal)
 
@@ -179,12 +200,9 @@ class _RawSocket(_Process):
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._target = as_bytes(torch.empty(SIZE))
 
-    def __enter__(self) -> "_RawSocket":
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         self._sock.close()
-        self.close()
+        super().close()
 
     def ping(self) -> None:
         self._sock.sendall(b"p")

@@ -73,6 +73,21 @@ def preflight(module: str) -> None:
         sys.exit(0)
 
 
+def take_flag(module: str, *names: str) -> str | None:
+    """Take a flow's own flag, one of `names`, off the command line if `module` is the program.
+
+    Call it before `preflight`, since Hydra refuses what it does not know. Two of them are refused.
+    """
+    if module != "__main__":
+        return None
+    given = [name for name in names if name in sys.argv]
+    if len(given) > 1:
+        print(f"{' and '.join(given)} exclude each other: give one of them", file=sys.stderr)
+        sys.exit(MISCONFIGURED)
+    sys.argv[1:] = [text for text in sys.argv[1:] if text not in names]
+    return given[0] if given else None
+
+
 def main(flow: Callable[..., Path]) -> None:
     """Run `flow(config_name=..., overrides=[...])` once, or with -m once for each combination.
 

@@ -29,6 +29,7 @@ WITHOUT_EFFECT: Final = (
     "algorithm.checkpoint_every_s",
     "algorithm.keep_checkpoints",
     "algorithm.prefetch",
+    "algorithm.record",
     "cluster.dashboard_port",
     "cluster.heartbeat_interval_s",
     "cluster.heartbeat_timeout_s",
@@ -116,7 +117,7 @@ def config_digest(config: RunConfig) -> str:
     tree: Any = ADAPTER.dump_python(config, mode="json")
     for key in WITHOUT_EFFECT:
         *sections, name = key.split(".")
-        del functools.reduce(dict.__getitem__, sections, tree)[name]
+        functools.reduce(dict.__getitem__, sections, tree).pop(name, None)  # not every algorithm's
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:10]
 
 

@@ -7,6 +7,10 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid")
+SourceKind = Literal[
+    "builtin", "folder", "archive", "ilsvrc2012", "kaggle", "imagenet21k", "voc", "caltech101",
+    "caltech256", "webdataset", "parquet",
+]  # fmt: skip
 BUILTIN_NAMES: Final = ("animal-mnist", "digits", "fashion-mnist")
 
 
@@ -20,6 +24,9 @@ class StagingConfig:
     max_test_samples: int | None = Field(default=None, ge=1)
     max_bad_fraction: float = Field(default=0.0, ge=0.0, le=1.0)  # undecodable images tolerated
     max_pixels: int = Field(default=50_000_000, ge=1)  # refused from the header, before decoding
+    # False: a JPEG that begins and ends as one is not decoded, and the mean comes from 16 images a
+    # tar. Several times as fast; meant for archives whose digest is known.
+    decode_all: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -50,10 +57,18 @@ class DataConfig:
     """One labelled image data set: where it comes from, how it is staged and read."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")  # names the folder of staged tars
-    source: Literal["builtin", "folder", "archive"]
-    path: str | None = None  # the folder or archive; None for a built-in source
+    source: SourceKind
+    path: str | None = None  # the folder or archive, or its URL; None for a built-in source
     train_split: str = "train"  # sub-folder of the source that holds the training classes
     test_split: str = "test"
+    check_digests: bool = True  # of archives whose digest is known, officially or by a sums file
+    archives: tuple[str, ...] = ()  # files of the folder `path` that are read; source=voc
+    task: Literal["classification", "action"] = "classification"  # source=voc
+    train_per_class: int = Field(default=30, ge=1)  # the sources caltech101 and caltech256
+    test_per_class: int | None = Field(default=50, ge=1)  # of these; None: all the rest
+    split_seed: int = Field(default=0, ge=0)  # of these: another seed, another split
+    image_column: str = "image"  # source=parquet
+    label_column: str = "label"  # source=parquet; source=webdataset: the key in .json
     staging: StagingConfig = StagingConfig()
     input: InputConfig = InputConfig()
 
@@ -67,4 +82,4 @@ class DataConfig:
                 f"{', '.join(BUILTIN_NAMES)}; nearest: {nearest}"
             )
         if self.source != "builtin" and self.path is None:
-            raise ValueError(f"source={self.source} needs path: the {self.source} to read")
+            raise ValueError(f"source={self.source} needs path: where to read it")

@@ -8,7 +8,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+
+from data.exif import ORIENTATION_TAG, UPRIGHT, jpeg_orientation
+from data.jpeg_rows import cut_below
 
 RgbImage = npt.NDArray[np.uint8]  # (H, W, 3)
 
@@ -16,8 +19,17 @@ FULL_SCALE: Final = 8  # JPEG scales are counted in eighths, as the format's 8x8
 FAST_SCALES: Final = (1, 2, 4, 8)  # eighths; the scales between are slower than full decoding
 # Left out on purpose: formats that start a program (EPS) and those that hold no photographs.
 FORMATS: Final = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-EXIF_MARK: Final = b"Exif\x00\x00"
-EXIF_ORIENTATION: Final = 0x0112
+TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # by EXIF orientation
+# Of a JPEG: a block of 8x8 pixels takes at least one bit. Decoders fill up what is missing.
+MAX_PIXELS_PER_BYTE: Final = 512
 EXTENSIONS: Final = {
     b"\xff\xd8\xff": "jpg",
     b"\x89PNG": "png",
@@ -36,7 +48,9 @@ class UndecodableImage(ValueError):
     """The bytes are no image that can be used. The text is a predicate: "is empty: 0 bytes"."""
 
 
-def decode_rgb(data: bytes, max_pixels: int, eighths: int = FULL_SCALE) -> RgbImage:
+def decode_rgb(
+    data: bytes, max_pixels: int, eighths: int = FULL_SCALE, num_rows: int | None = None
+) -> RgbImage:
     """Decode one image by these rules.
 
     EXIF orientation is applied; transparency is laid on white; grey, palette, CMYK and YCbCr are
@@ -48,6 +62,8 @@ def decode_rgb(data: bytes, max_pixels: int, eighths: int = FULL_SCALE) -> RgbIm
         data: the file's bytes; the format is told from them, never from a name.
         max_pixels: larger images are refused from the header, before anything is allocated.
         eighths: one of FAST_SCALES; a plain JPEG comes back at this scale, anything else whole.
+        num_rows: rows of the result that are needed, from the top: a plain JPEG, which has to be
+            whole, comes back with only these and perhaps a few more.
 
     Returns:
         (H, W, 3), writable. When scaled, each side is ceil(side * eighths / 8): a pixel stands for
@@ -59,7 +75,7 @@ def decode_rgb(data: bytes, max_pixels: int, eighths: int = FULL_SCALE) -> RgbIm
     if not data:
         raise UndecodableImage("is empty: 0 bytes")
     if file_extension(data) == "jpg":
-        decoded = _decode_plain_jpeg(data, max_pixels, eighths)
+        decoded = _decode_plain_jpeg(data, max_pixels, eighths, num_rows)
         if decoded is not None:
             return decoded
     return _decode_with_pillow(data, max_pixels)
@@ -70,6 +86,14 @@ def file_extension(data: bytes) -> str:
     return next((ext for magic, ext in EXTENSIONS.items() if data.startswith(magic)), "img")
 
 
+def orientation(data: bytes) -> int:
+    """Give the EXIF orientation, 1 to 8, that `decode_rgb` applies; 1: upright as stored."""
+    if file_extension(data) == "jpg":
+        return jpeg_orientation(data)
+    with _opened(data) as image:
+        return _told_orientation(image)
+
+
 def smallest_scale(smallest_side: int, wanted_side: int) -> int:
     """Return the smallest of FAST_SCALES that still leaves `wanted_side` pixels, in eighths."""
     return next(
@@ -77,36 +101,48 @@ def smallest_scale(smallest_side: int, wanted_side: int) -> int:
     )
 
 
-def _decode_plain_jpeg(data: bytes, max_pixels: int, eighths: int) -> RgbImage | None:
+def _decode_plain_jpeg(
+    data: bytes, max_pixels: int, eighths: int, num_rows: int | None
+) -> RgbImage | None:
     """None for the JPEGs that Pillow has to look at: CMYK, with EXIF orientation, or damaged."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return None
     _check_size(width, height, max_pixels)
-    if colours in ("CMYK", "YCCK") or (EXIF_MARK in data and _is_turned(data)):
+    if width * height > MAX_PIXELS_PER_BYTE * len(data):
+        raise UndecodableImage(f"has {width}x{height} pixels, but only {len(data)} bytes: is cut")
+    if colours in ("CMYK", "YCCK") or orientation(data) != 1:
         return None
+    shortened = data
+    if num_rows is not None:
+        rows_of_original = -(-num_rows * FULL_SCALE // eighths)
+        height = min(height, rows_of_original)
+        shortened = cut_below(data, rows_of_original)
     try:
         rgb: RgbImage = simplejpeg.decode_jpeg(
-            data,
+            shortened,
             "RGB",
             min_height=-(-int(height) * eighths // FULL_SCALE),
             min_width=-(-int(width) * eighths // FULL_SCALE),
+            strict=shortened is data,
         )
     except ValueError:  # recoverable damage, which Pillow accepts as every other loader does
         return None
     return rgb
 
 
-def _is_turned(data: bytes) -> bool:
-    with _opened(data) as image:
-        return bool(image.getexif().get(EXIF_ORIENTATION, 1) != 1)
-
-
 def _decode_with_pillow(data: bytes, max_pixels: int) -> RgbImage:
     with _opened(data) as image:
         _check_size(*image.size, max_pixels)
-        return np.array(_as_rgb(ImageOps.exif_transpose(image)))
+        is_jpeg = file_extension(data) == "jpg"
+        turn = TURNS.get(jpeg_orientation(data) if is_jpeg else _told_orientation(image))
+        return np.array(_as_rgb(image if turn is None else image.transpose(turn)))
+
+
+def _told_orientation(image: Image.Image) -> int:
+    value = image.getexif().get(ORIENTATION_TAG, UPRIGHT)
+    return value if value in TURNS else UPRIGHT
 
 
 @contextmanager

@@ -4,10 +4,9 @@ from collections.abc import Hashable
 from threading import Lock
 from typing import Final
 
-from PIL import Image
+from data.decode import RgbImage
 
-BYTES_PER_PIXEL: Final = 4  # Pillow stores RGB so
-BYTES_PER_IMAGE: Final = 1000  # measured, beside the pixels: counts for small images
+BYTES_PER_IMAGE: Final = 400  # measured, beside the pixels: counts for small images
 
 
 class ImageCache:
@@ -20,16 +19,21 @@ class ImageCache:
 
     def __init__(self, capacity_bytes: int) -> None:
         self._free_bytes = capacity_bytes
-        self._images: dict[Hashable, Image.Image] = {}
+        self._images: dict[Hashable, RgbImage] = {}
         self._lock = Lock()
+        self.is_full = capacity_bytes == 0  # an image was refused: most others will be
 
-    def get(self, key: Hashable) -> Image.Image | None:
+    def get(self, key: Hashable) -> RgbImage | None:
         return self._images.get(key)
 
-    def offer(self, key: Hashable, image: Image.Image) -> None:
+    def offer(self, key: Hashable, image: RgbImage) -> None:
         """Keep the image if there is room."""
-        num_bytes = BYTES_PER_IMAGE + image.width * image.height * BYTES_PER_PIXEL
+        num_bytes = BYTES_PER_IMAGE + image.nbytes
         with self._lock:
-            if key not in self._images and num_bytes <= self._free_bytes:
-                self._images[key] = image
-                self._free_bytes -= num_bytes
+            if key in self._images:
+                return
+            if num_bytes > self._free_bytes:
+                self.is_full = True
+                return
+            self._images[key] = image
+            self._free_bytes -= num_bytes

@@ -8,10 +8,13 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from data.boxes import BoxCounts
 from data.publish import published
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 MANIFEST: Final = "manifest.json"
+# The smallest side of images is counted below the first, between two, and from the last on.
+SIDE_EDGES: Final = (32, 64, 128, 192, 256, 320, 384, 448, 512, 768, 1024)
 
 
 class ManifestError(ValueError):
@@ -22,6 +25,7 @@ class ManifestError(ValueError):
 class Quarantined:
     """An image left out of the tars."""
 
+    archive: str  # or folder
     member: str  # its name in the source
     reason: str
 
@@ -35,9 +39,19 @@ class TarEntry:
     num_bytes: int
     sha256: str
     plan_digest: str  # of everything that decided its content
-    num_pixels: int
-    rgb_sums: tuple[int, int, int]  # over all pixels: exact, so the mean needs no order
+    num_pixels: int  # of the images that were decoded
+    rgb_sums: tuple[int, int, int]  # over these pixels: exact, so the mean needs no order
+    side_counts: tuple[int, ...]  # images by their smallest side, as SIDE_EDGES says
     quarantined: tuple[Quarantined, ...]
+    box_counts: BoxCounts  # how many boxes were kept, mended, dropped
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """Images in the tars, for each class in the order of labels."""
+
+    train: tuple[int, ...]
+    test: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -46,9 +60,10 @@ class Manifest:
 
     name: str
     class_names: tuple[str, ...]  # sorted; a label is an index into it
-    mean_rgb: tuple[float, float, float]  # over all pixels of the training set, 0..255
+    mean_rgb: tuple[float, float, float]  # over the training set's decoded pixels, 0..255
     train: tuple[TarEntry, ...]
     test: tuple[TarEntry, ...]
+    class_counts: ClassCounts
     max_pixels: int  # of any image in the tars
     source: str  # where the images came from
     fingerprint: str  # the source's state when it was staged
@@ -68,8 +83,8 @@ _ENTRY_ADAPTER: Final = TypeAdapter(TarEntry)
 
 
 def write_entry(path: Path, entry: TarEntry) -> None:
-    """Record one finished tar, atomically, while staging goes on."""
-    with published(path) as file:
+    """Record one finished tar while staging goes on; a record that is lost costs a tar's work."""
+    with published(path, durable=False) as file:
         file.write(_ENTRY_ADAPTER.dump_json(entry))
 
 

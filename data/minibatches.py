@@ -9,12 +9,11 @@ from typing import IO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
-from data.augmentation import Draws, draw, rescaled_crop
+from data.augmentation import Draws, Region, crop_region, draw, rescaled
 from data.config import InputConfig
-from data.decode import FULL_SCALE, decode_rgb, smallest_scale
+from data.decode import FULL_SCALE, RgbImage, decode_rgb, smallest_scale
 from data.image_cache import ImageCache
 from data.manifest import read_manifest
 from data.staged_tar import StagedTar, open_tar
@@ -61,8 +60,8 @@ class TrainingReader:
 
         Returns:
             mini-batches of `size`, the last one of what remains: images float32
-            (N, 3, crop_size, crop_size), RGB minus the training set's mean, on the 0..255 scale;
-            labels int64 (N,).
+            (N, 3, crop_size, crop_size), channels last in memory, RGB minus the training set's
+            mean, on the 0..255 scale; labels int64 (N,).
 
         Raises:
             ValueError: the range is not inside the tar, or size is below 1.
@@ -89,44 +88,52 @@ class TrainingReader:
                 yield images, torch.from_numpy(staged.labels[positions])
 
     def _images(self, tar: _OpenTar, positions: npt.NDArray[np.int64], for_each: ForEach) -> Tensor:
-        crop_size = self._input.crop_size
-        images = np.empty((len(positions), 3, crop_size, crop_size), np.float32)
-        offsets = tar.draws.shifts[positions] - self._mean_rgb  # (N, 3)
+        size = self._input.crop_size
+        images = torch.empty((len(positions), size, 3 * size))
+        offsets = torch.from_numpy(tar.draws.shifts[positions] - self._mean_rgb)  # (N, 3)
+        offsets_of_row = offsets.repeat(1, size)  # (N, 3 size): a row at a time is faster
 
         def fill(place: int) -> None:
             pixels = self._augmented(tar, int(positions[place]))
-            np.add(pixels.transpose(2, 0, 1), offsets[place, :, None, None], out=images[place])
+            images[place].copy_(pixels.view(size, 3 * size)).add_(offsets_of_row[place])
 
         for _ in for_each(fill, range(len(positions))):
             pass
-        return torch.from_numpy(images)
+        return images.view(-1, size, size, 3).permute(0, 3, 1, 2)
 
-    def _augmented(self, tar: _OpenTar, position: int) -> npt.NDArray[np.uint8]:
-        """Rescale, crop and flip one image: (crop_size, crop_size, 3)."""
+    def _augmented(self, tar: _OpenTar, position: int) -> Tensor:
+        """Rescale, crop and flip one image: uint8 (crop_size, crop_size, 3)."""
         width, height = tar.staged.sizes[position].tolist()
         side = int(tar.draws.sides[position])
         eighths = FULL_SCALE
         if tar.staged.is_jpeg[position]:
             eighths = smallest_scale(min(width, height), side)
-        image = self._decoded(tar, position, eighths)
-        is_whole = image.size == (width, height)  # some JPEGs are never scaled
-        crop = rescaled_crop(
-            image,
-            1.0 if is_whole else eighths / FULL_SCALE,
+        region = self._region(tar, position, eighths)
+        image = self._decoded(tar, position, eighths, region.bottom)
+        if eighths != FULL_SCALE and image.shape[1] == width:  # some JPEGs are never scaled
+            region = self._region(tar, position, FULL_SCALE)
+        crop = rescaled(image, region, self._input.crop_size)
+        return crop.flip(1) if tar.draws.flips[position] else crop
+
+    def _region(self, tar: _OpenTar, position: int, eighths: int) -> Region:
+        width, height = tar.staged.sizes[position].tolist()
+        return crop_region(
             (width, height),
-            side,
+            eighths / FULL_SCALE,
+            int(tar.draws.sides[position]),
             self._input.crop_size,
             tar.draws.corners[position],
         )
-        pixels = np.asarray(crop)
-        return pixels[:, ::-1] if tar.draws.flips[position] else pixels
 
-    def _decoded(self, tar: _OpenTar, position: int, eighths: int) -> Image.Image:
+    def _decoded(self, tar: _OpenTar, position: int, eighths: int, num_rows: int) -> RgbImage:
+        """The image, or at least so many rows of it from the top."""
         key = (tar.number, position, eighths)  # with the scale, so the cache changes no result
         image = self._cache.get(key)
         if image is None:
             data = tar.staged.image(tar.file, position)
-            image = Image.fromarray(decode_rgb(data, self._manifest.max_pixels, eighths))
+            if self._cache.is_full:
+                return decode_rgb(data, self._manifest.max_pixels, eighths, num_rows)
+            image = decode_rgb(data, self._manifest.max_pixels, eighths)
             self._cache.offer(key, image)
         return image
 

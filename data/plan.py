@@ -8,10 +8,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple, get_args
 
+from data.boxes import Annotation
 from data.config import StagingConfig
 from data.sources.source import ByteRange, Source, SourceSample, Split
+from data.tar_format import BLOCK_BYTES
 
 SPLITS: Final[tuple[Split, ...]] = get_args(Split)
+BYTES_BESIDE: Final = 7 * BLOCK_BYTES  # of a sample: three headers, label, JSON, padding
 KEY_NAME_CHARS: Final = 60  # of the original name kept in a key; a tar header holds 100
 
 
@@ -20,6 +23,8 @@ class PlannedSample(NamedTuple):
     name: str  # of the original file or member
     label: int
     location: ByteRange
+    archive: str
+    annotation: Annotation | None
 
 
 @dataclass(frozen=True)
@@ -30,16 +35,22 @@ class TarPlan:
     samples: tuple[PlannedSample, ...]
     class_names: tuple[str, ...]
     max_pixels: int
+    decode_all: bool
     fingerprint: str  # of the source
+
+    @property
+    def num_bytes(self) -> int:
+        """About the size of the tar, rather more than less."""
+        return sum(sample.location.num_bytes + BYTES_BESIDE for sample in self.samples)
 
     @property
     def digest(self) -> str:
         """Of everything that decides the tar's content; where the images lie does not."""
         digest = hashlib.sha256(
-            repr((self.class_names, self.max_pixels, self.fingerprint)).encode()
+            repr((self.class_names, self.max_pixels, self.decode_all, self.fingerprint)).encode()
         )
-        for key, name, label, location in self.samples:
-            digest.update(repr((key, name, label, location.num_bytes)).encode())
+        for key, name, label, location, _, annotation in self.samples:
+            digest.update(repr((key, name, label, location.num_bytes, annotation)).encode())
         return digest.hexdigest()
 
 
@@ -59,6 +70,7 @@ def plan_tars(
                 samples,
                 source.class_names,
                 config.max_pixels,
+                config.decode_all,
                 fingerprint,
             )
             for number, samples in enumerate(
@@ -78,8 +90,7 @@ def _planned(source: Source, split: Split, seed: int, limit: int | None) -> list
 
     shuffled = sorted(source.samples(split), key=place)[:limit]
     return [
-        PlannedSample(_key(index, sample.name), sample.name, sample.label, sample.location)
-        for index, sample in enumerate(shuffled)
+        PlannedSample(_key(index, sample.name), *sample) for index, sample in enumerate(shuffled)
     ]
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from data.manifest import TarEntry
+from data.tar_format import BLOCK_BYTES, member_bytes
 
-BLOCK_BYTES: Final = 512  # of a tar: a header is one, data fills whole ones
-REMEDY: Final = "delete this tar and stage again: only it will be written"
+REMEDY: Final = "python -m flows.stage --repair writes this tar again, and only it"
 
 
 class DamagedTar(ValueError):
@@ -48,6 +48,27 @@ def open_tar(folder: Path, entry: TarEntry) -> StagedTar:
         DamagedTar: missing, cut, or changed in any bit.
     """
     path = folder / entry.file
+    return _verified(folder, entry, _status(path, entry).st_mtime_ns)
+
+
+def check_bytes(folder: Path, entry: TarEntry) -> None:
+    """Read a tar and compare its size and SHA-256 with the manifest's.
+
+    Raises:
+        DamagedTar: missing, cut, or changed in any bit.
+    """
+    path = folder / entry.file
+    _status(path, entry)
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != entry.sha256:
+        raise DamagedTar(
+            f"{path}: has SHA-256 {found[:16]}..., the manifest says {entry.sha256[:16]}...: "
+            f"{REMEDY}"
+        )
+
+
+def _status(path: Path, entry: TarEntry) -> os.stat_result:
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -56,17 +77,14 @@ def open_tar(folder: Path, entry: TarEntry) -> StagedTar:
         raise DamagedTar(
             f"{path}: has {status.st_size} bytes, the manifest says {entry.num_bytes}: {REMEDY}"
         )
-    return _verified(path, entry.sha256, status.st_mtime_ns)
+    return status
 
 
 @cache
-def _verified(path: Path, sha256: str, mtime_ns: int) -> StagedTar:
+def _verified(folder: Path, entry: TarEntry, mtime_ns: int) -> StagedTar:
+    check_bytes(folder, entry)
+    path = folder / entry.file
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != sha256:
-            raise DamagedTar(
-                f"{path}: has SHA-256 {found[:16]}..., the manifest says {sha256[:16]}...: {REMEDY}"
-            )
         return _indexed(path, file)
 
 
@@ -75,7 +93,7 @@ def _indexed(path: Path, file: IO[bytes]) -> StagedTar:
     labels: list[int] = []
     sizes: list[tuple[int, int]] = []
     is_jpeg: list[bool] = []
-    for name, offset, num_bytes in _members(file):
+    for name, offset, num_bytes in members(file):
         extension = name.rpartition(".")[2]
         if extension == "cls":
             labels.append(int(os.pread(file.fileno(), num_bytes, offset)))
@@ -96,7 +114,7 @@ def _indexed(path: Path, file: IO[bytes]) -> StagedTar:
     )
 
 
-def _members(file: IO[bytes]) -> Iterator[tuple[str, int, int]]:
+def members(file: IO[bytes]) -> Iterator[tuple[str, int, int]]:
     """Name, data offset and size of each member of a tar that `write_tar` made.
 
     So names are short and sizes octal; ten times as fast as tarfile, which knows all variants.
@@ -105,4 +123,4 @@ def _members(file: IO[bytes]) -> Iterator[tuple[str, int, int]]:
     while any(header := os.pread(file.fileno(), BLOCK_BYTES, offset)):
         num_bytes = int(header[124:135], 8)
         yield header[:100].rstrip(b"\0").decode(), offset + BLOCK_BYTES, num_bytes
-        offset += BLOCK_BYTES * (1 - -num_bytes // BLOCK_BYTES)
+        offset += member_bytes(num_bytes)

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Final
 
 from data.config import DataConfig
+from data.listing import drop_spool, keep_listing, kept_listing
 from data.manifest import (
     FORMAT_VERSION,
     MANIFEST,
+    ClassCounts,
     Manifest,
     Quarantined,
     TarEntry,
@@ -27,8 +29,9 @@ from data.manifest import (
 from data.plan import SPLITS, TarPlan, plan_tars
 from data.publish import remove_partials
 from data.sources.fingerprint import MISSING, fingerprint
-from data.sources.registry import SPOOL, open_source, origin
+from data.sources.registry import open_source, origin, selection
 from data.sources.source import SourceError, Split
+from data.space import require_space
 from data.tars import WORK, record_path, write_tar
 
 RunParallel = Callable[[Callable[[TarPlan], TarEntry], Sequence[TarPlan]], Iterable[TarEntry]]
@@ -59,35 +62,47 @@ def staged_folder(root: Path, config: DataConfig) -> Path:
     return root / f"{config.name}-{_staging_digest(config)}"
 
 
-def stage(config: DataConfig, root: Path, run_parallel: RunParallel = serially) -> StagingResult:
+def stage(
+    config: DataConfig,
+    root: Path,
+    run_parallel: RunParallel = serially,
+    rewrite: Set[str] = frozenset(),
+) -> StagingResult:
     """Stage a data set below `root`, or do what is left of it.
 
     The tars are planned first; `run_parallel` may make them anywhere that sees the same paths, in
     any order, twice if need be. The manifest comes last and says that all is done: with it in
-    place, a rerun looks only at the tars' sizes. A tar that is missing or cut is made again,
-    finished ones stay. Any two runs on the same source give the same bytes. Only one process
-    stages a folder at a time; a second one waits.
+    place, a rerun looks only at the tars' sizes. A tar that is missing, cut or named in `rewrite`
+    is made again, finished ones stay. Any two runs on the same source give the same bytes. Only
+    one process stages a folder at a time; a second one waits.
 
     Raises:
         SourceError: the source is unusable, changed since it was staged, or holds more bad images
             than `max_bad_fraction` allows.
+        NotEnoughSpace: the tars will not fit on the disk; none has been begun.
         ManifestError: the manifest in the folder is damaged or of another format version.
     """
     folder = staged_folder(root, config)
+    if not folder.exists() and fingerprint(config) == MISSING:
+        open_source(config, folder / WORK)  # says what is missing; nothing is left behind
     folder.mkdir(parents=True, exist_ok=True)
     with _sole_writer(folder):
         manifest = read_manifest(folder) if (folder / MANIFEST).exists() else None
         if manifest is not None:
             _require_same_source(manifest, config, folder)
             _require_few_bad(manifest.quarantined, _num_images(manifest), config)
-            if all(_is_whole(folder / entry.file, entry) for entry in manifest.entries):
+            if not rewrite and all(_is_whole(folder / e.file, e) for e in manifest.entries):
                 shutil.rmtree(folder / WORK, ignore_errors=True)  # whoever published may have died
                 return StagingResult(folder, manifest, 0, len(manifest.entries))
-        return _stage(config, folder, manifest, run_parallel)
+        return _stage(config, folder, manifest, run_parallel, rewrite)
 
 
 def _stage(
-    config: DataConfig, folder: Path, manifest: Manifest | None, run_parallel: RunParallel
+    config: DataConfig,
+    folder: Path,
+    manifest: Manifest | None,
+    run_parallel: RunParallel,
+    rewrite: Set[str],
 ) -> StagingResult:
     work = folder / WORK
     work.mkdir(exist_ok=True)
@@ -95,13 +110,18 @@ def _stage(
     remove_partials(work)
     try:
         state = fingerprint(config)
-        source = open_source(config, work)
+        source = kept_listing(work, state) or open_source(config, work)
+        keep_listing(work, state, source)
         plans = plan_tars(source, config.staging, folder, state)
-        todo, kept = _sorted_out([plan for split in SPLITS for plan in plans[split]], manifest)
-        num_images = sum(len(plan.samples) for split in SPLITS for plan in plans[split])
+        every = [plan for split in SPLITS for plan in plans[split]]
+        todo, kept = _sorted_out(every, manifest, rewrite)
+        require_space(folder, sum(plan.num_bytes for plan in todo))
+        num_images = sum(len(plan.samples) for plan in every)
         entries = list(_tolerated(chain(kept, run_parallel(write_tar, todo)), num_images, config))
-    finally:
-        (work / SPOOL).unlink(missing_ok=True)
+    except ValueError:  # the next attempt has to be another one
+        drop_spool(work)
+        raise
+    _require_same_bytes(manifest, entries, folder)
     manifest = _manifest(config, source.class_names, state, plans, entries)
     write_manifest(folder, manifest)
     shutil.rmtree(work)
@@ -109,7 +129,7 @@ def _stage(
 
 
 def _sorted_out(
-    plans: Sequence[TarPlan], manifest: Manifest | None
+    plans: Sequence[TarPlan], manifest: Manifest | None, rewrite: Set[str]
 ) -> tuple[list[TarPlan], list[TarEntry]]:
     """The plans still to carry out, and the entries of the tars that are finished."""
     listed = {entry.file: entry for entry in manifest.entries} if manifest else {}
@@ -117,11 +137,31 @@ def _sorted_out(
     kept: list[TarEntry] = []
     for plan in plans:
         entry = read_entry(record_path(plan.path)) or listed.get(plan.path.name)
-        if entry and entry.plan_digest == plan.digest and _is_whole(plan.path, entry):
+        if (
+            entry
+            and entry.plan_digest == plan.digest
+            and _is_whole(plan.path, entry)
+            and plan.path.name not in rewrite
+        ):
             kept.append(entry)
         else:
             todo.append(plan)
     return todo, kept
+
+
+def _require_same_bytes(
+    manifest: Manifest | None, entries: Iterable[TarEntry], folder: Path
+) -> None:
+    """What was written again has to be what was there."""
+    listed = {entry.file: entry for entry in manifest.entries} if manifest else {}
+    for entry in entries:
+        before = listed.get(entry.file, entry)
+        if before.plan_digest == entry.plan_digest and before.sha256 != entry.sha256:
+            raise SourceError(
+                f"{folder / entry.file}: came out with other bytes than at first (SHA-256 "
+                f"{entry.sha256[:16]}..., was {before.sha256[:16]}...): an original was changed in "
+                f"place, or the program's decoders were; delete {folder} to stage it again"
+            )
 
 
 def _is_whole(tar: Path, entry: TarEntry) -> bool:
@@ -142,7 +182,9 @@ def _tolerated(
 def _require_few_bad(bad: Sequence[Quarantined], num_images: int, config: DataConfig) -> None:
     fraction = config.staging.max_bad_fraction
     if len(bad) > fraction * num_images:
-        first = "; ".join(f"{image.member} {image.reason}" for image in bad[:SHOWN])
+        first = "; ".join(
+            f"{image.archive}: {image.member} {image.reason}" for image in bad[:SHOWN]
+        )
         raise SourceError(
             f"{origin(config)}: {len(bad)} or more of {num_images} images cannot be used: {first}: "
             f"mend or remove them, or allow more than data.staging.max_bad_fraction={fraction}"
@@ -173,11 +215,25 @@ def _manifest(
         mean_rgb=_mean_rgb(train, config),
         train=train,
         test=test,
+        class_counts=ClassCounts(
+            *(_class_counts(plans[split], by_file, len(class_names)) for split in SPLITS)
+        ),
         max_pixels=config.staging.max_pixels,
         source=origin(config),
         fingerprint=state,
         staging_digest=_staging_digest(config),
     )
+
+
+def _class_counts(
+    plans: Sequence[TarPlan], entries: Mapping[str, TarEntry], num_classes: int
+) -> tuple[int, ...]:
+    counts = [0] * num_classes
+    for plan in plans:
+        bad = {image.member for image in entries[plan.path.name].quarantined}
+        for sample in plan.samples:
+            counts[sample.label] += sample.name not in bad
+    return tuple(counts)
 
 
 def _mean_rgb(entries: Sequence[TarEntry], config: DataConfig) -> tuple[float, float, float]:
@@ -200,11 +256,13 @@ def _staging_digest(config: DataConfig) -> str:
         "source": config.source,
         "origin": origin(config),
         "splits": [config.train_split, config.test_split],
+        "selection": selection(config),
         "samples_per_tar": staging.samples_per_tar,
         "shuffle_seed": staging.shuffle_seed,
         "max_train_samples": staging.max_train_samples,
         "max_test_samples": staging.max_test_samples,
         "max_pixels": staging.max_pixels,
+        "decode_all": staging.decode_all,
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -4,9 +4,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from engine.config import DownpourConfig, SingleConfig
+from engine.config import DownpourConfig, SingleConfig, SynchronousConfig
 from engine.sandblaster.config import SandblasterConfig
 
 AlgorithmConfig = Annotated[
-    DownpourConfig | SandblasterConfig | SingleConfig, Field(discriminator="name")
+    DownpourConfig | SandblasterConfig | SingleConfig | SynchronousConfig,
+    Field(discriminator="name"),
 ]

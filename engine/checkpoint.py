@@ -28,6 +28,7 @@ from engine.ledger import Range
 log = logging.getLogger(__name__)
 _DOCUMENT = "checkpoint.json"
 _FORMAT = 1
+_SHOWN_CHARS = 200  # of a field in a message
 
 
 class CheckpointError(ValueError):
@@ -157,12 +158,23 @@ def commit(
     return read(folder)
 
 
+def keep(checkpoint: Checkpoint, folder: Path) -> None:
+    """Keep `checkpoint` as `folder` too, beyond its turn; the files are shared, not copied."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(checkpoint.folder, partial, copy_function=os.link)
+    partial.rename(folder)
+    _sync(folder.parent)
+
+
 def newest(checkpoints: Path, identity: Mapping[str, str]) -> Checkpoint | None:
-    """The newest complete checkpoint, or None; a damaged one is skipped with a warning.
+    """The newest complete checkpoint, None without any; a damaged one is skipped with a warning.
 
     Raises:
         CheckpointMismatchError: it belongs to a run of another identity.
+        CheckpointError: there are checkpoints and all are damaged; the message names each.
     """
+    damaged = []
     for folder in sorted(checkpoints.glob("[0-9]" * 6), reverse=True):
         try:
             checkpoint = read(folder)
@@ -171,8 +183,16 @@ def newest(checkpoints: Path, identity: Mapping[str, str]) -> Checkpoint | None:
                 checkpoint.read_shard(shard)
         except CheckpointError as error:
             log.warning("checkpoint skipped: %s", error)
+            damaged.append(str(error))
             continue
         return checkpoint
+    if damaged:
+        raise CheckpointError(
+            "every checkpoint is damaged:\n"
+            + "".join(f"  {line}\n" for line in damaged)
+            + f"Starting over would lose the run: restore one of them, or remove {checkpoints} "
+            "to begin anew."
+        )
     return None
 
 
@@ -217,9 +237,9 @@ def _read_document(path: Path) -> dict[str, Any]:
 def _check_identity(checkpoint: Checkpoint, identity: Mapping[str, str]) -> None:
     names = sorted(checkpoint.identity.keys() | identity.keys())
     differences = [
-        f"  {name}: checkpoint {checkpoint.identity.get(name)}, this run {identity.get(name)}"
+        f"  {name}: checkpoint {_shown(there, here)}, this run {_shown(here, there)}"
         for name in names
-        if checkpoint.identity.get(name) != identity.get(name)
+        if (there := checkpoint.identity.get(name)) != (here := identity.get(name))
     ]
     if differences:
         raise CheckpointMismatchError(
@@ -227,6 +247,15 @@ def _check_identity(checkpoint: Checkpoint, identity: Mapping[str, str]) -> None
             + "\n".join(differences)
             + "\nUse the configuration it was made with, or another paths.run_name."
         )
+
+
+def _shown(text: str | None, other: str | None) -> str:
+    """A short text whole; of a long one (a list of classes) from where it differs."""
+    if text is None or len(text) <= _SHOWN_CHARS:
+        return str(text)
+    pairs = enumerate(zip(text, other or "", strict=False))
+    start = next((place for place, (one, two) in pairs if one != two), 0)
+    return f"...{text[max(0, start - _SHOWN_CHARS // 2) :][:_SHOWN_CHARS]}..."
 
 
 def _prune(checkpoints: Path, keep: int) -> None:

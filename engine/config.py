@@ -1,5 +1,6 @@
 """Configuration of distributed training. Light: imports neither torch nor distributed."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
@@ -115,11 +116,28 @@ class TrainingConfig:
     rule: RuleConfig = Field(default_factory=MomentumConfig)
     schedule: ScheduleConfig = ScheduleConfig()
     clip: ClipConfig = ClipConfig()
+    start_from: Path | None = None  # a checkpoint or kept warm start: where parameters begin
     seed: int = Field(default=0, ge=0)
     prefetch: int = Field(default=4, ge=1)  # mini-batches read ahead by each replica
     validate_every_epochs: float = Field(default=1.0, gt=0.0)
     checkpoint_every_s: float = Field(default=300.0, gt=0.0)
     keep_checkpoints: int = Field(default=2, ge=1)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class WarmStartConfig:
+    """One replica alone until the first of these bounds; without any there is no warm start."""
+
+    steps: int = Field(default=0, ge=0)  # mini-batches; 0: no bound
+    seconds: float = Field(default=0.0, ge=0.0)  # of training; 0: no bound
+    metric: str | None = None  # of the validation, for example top1_error; None: no bound
+    at_most: float | None = None  # what the metric has to reach
+
+    def __post_init__(self) -> None:
+        if (self.metric is None) != (self.at_most is None):
+            raise ValueError(
+                f"metric={self.metric} and at_most={self.at_most}: give both, or neither"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -131,8 +149,10 @@ class DownpourConfig(TrainingConfig):
     n_push: int = Field(default=1, ge=1)  # mini-batches between pushes
     alpha: float = Field(default=0.0, ge=0.0)  # the replica's own step between fetches
     overlap_fetch: bool = False  # compute does not wait for the fetch: one update staler
-    warm_start_steps: int = Field(default=0, ge=0)  # one replica alone for so many mini-batches
+    warm_start: WarmStartConfig = WarmStartConfig()
     max_staleness: int | None = Field(default=None, ge=0)  # pushes staler than this are refused
+    max_bad_pushes: int = Field(default=10, ge=1)  # NaN or infinite in a row: replica is left out
+    record: bool = False  # write down what it takes to repeat the run bit for bit, engine.replay
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -140,6 +160,16 @@ class SingleConfig(TrainingConfig):
     """The baseline: one plain torch loop in one process."""
 
     name: Literal["single"] = "single"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SynchronousConfig(TrainingConfig):
+    """The other baseline: torch's DistributedDataParallel, a process for each replica.
+
+    `minibatch_size` is that of each process: an update is made of num_replicas mini-batches.
+    """
+
+    name: Literal["synchronous"] = "synchronous"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

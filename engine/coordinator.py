@@ -4,16 +4,33 @@ Messages and the clock come in as arguments, instructions go out; sockets, files
 `engine.coordinator_server` and `engine.dask_train`. It never holds a parameter vector.
 
     replica: hello → welcome, then lease* and progress*, heartbeats in between
-    shard:   hello → assign → serving, then fence* and snapshot* on our demand
+    shard:   hello → assign → serving, then fence* and (snapshot → held → cut → snapshotted)*
 """
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
 
 from engine.config import ClusterConfig, DownpourConfig
 from engine.frames import Message
-from engine.instructions import Drop, Finish, Instruction, Record, RunFailedError, Send
+from engine.instructions import (
+    Commit,
+    Drop,
+    Finish,
+    Instruction,
+    Lent,
+    Record,
+    RunFailedError,
+    Send,
+)
 from engine.ledger import Holder, Ledger, Progress
 from engine.schedule import scale_at
 from engine.seats import ReplicaSeat, Seat, ShardSeat
 from engine.snapshots import Snapshots
+from engine.warm_start import WarmStart
+
+#: So many lives of a role in a row that end before they do anything: the next one will, too.
+MAX_FRUITLESS = 3
 
 
 class Coordinator:
@@ -28,6 +45,7 @@ class Coordinator:
         *,
         checkpoint: str,
         num_steps: int,
+        warm_start: WarmStart,
     ) -> None:
         """Start with nobody connected.
 
@@ -41,6 +59,7 @@ class Coordinator:
         self._cluster = cluster
         self._checkpoint = checkpoint
         self._num_steps = num_steps
+        self._warm_start = warm_start
         self._replicas = [ReplicaSeat() for _ in range(cluster.num_replicas)]
         self._shards = [ShardSeat() for _ in range(cluster.num_shards)]
         self._roles: dict[int, tuple[str, int]] = {}  # peer -> role and index
@@ -72,8 +91,11 @@ class Coordinator:
     def tick(self, now: float) -> list[Instruction]:
         """Time has passed: who is silent, what is due?"""
         instructions = self._drop_silent(now)
+        self._check_absent(now)
         if self._finished or not all(shard.address for shard in self._shards):
             return instructions
+        if self._warm_start.reached(self._num_steps, now):
+            self._snapshots.demand()
         if request := self._snapshots.request(now):
             instructions += [Send(s.peer, request) for s in self._shards if s.peer is not None]
         return instructions
@@ -83,9 +105,13 @@ class Coordinator:
         self._stopping = True
         return [] if self._snapshots.stop() else [Finish()]
 
-    def measured(self, final: bool) -> list[Instruction]:
-        """The committed checkpoint has been validated."""
+    def measured(
+        self, final: bool, metrics: Mapping[str, float] = MappingProxyType({})
+    ) -> list[Instruction]:
+        """The committed checkpoint has been validated, or could not be written."""
         self._snapshots.measured()
+        if metrics:
+            self._warm_start.measured(metrics)
         if not final:
             return []
         self._finished = True
@@ -123,22 +149,36 @@ class Coordinator:
     def _hear_replica(self, index: int, message: Message) -> list[Instruction]:
         match message["op"]:
             case "lease":
+                self._replicas[index].fruitless = 0
                 return self._lend(index)
+            case "quarantine":
+                return self._quarantine(index, str(message["reason"]))
             case "progress":
                 return self._count(index, message)
         return []
+
+    def _quarantine(self, index: int, reason: str) -> list[Instruction]:
+        """A replica gives up, because none of its gradients is of use; the others go on."""
+        seat = self._replicas[index]
+        seat.quarantined = True
+        if all(replica.quarantined for replica in self._replicas):
+            raise RunFailedError(f"every replica computes gradients without value; last: {reason}")
+        values = {"replica": index, "incarnation": seat.incarnation, "reason": reason}
+        return [Record("replica_quarantined", values)]
 
     def _lend(self, index: int) -> list[Instruction]:
         seat = self._replicas[index]
         assert seat.peer is not None
         scale = scale_at(self._config.schedule, self._ledger.num_leased / self._ledger.num_total)
-        lease = None if self._held_back(index) else self._ledger.lease((index, seat.incarnation))
-        done = self._ledger.complete
-        return [Send(seat.peer, {"op": "lease", "lease": lease, "scale": scale, "done": done})]
+        holder = (index, seat.incarnation)
+        lease = None if self._held_back(index) else self._ledger.lease(holder)
+        reply = {"op": "lease", "lease": lease, "scale": scale, "done": self._ledger.complete}
+        lent: list[Instruction] = [Lent(holder, lease)] if lease else []
+        return [*lent, Send(seat.peer, reply)]
 
     def _held_back(self, index: int) -> bool:
-        """Warm start: one replica alone until `warm_start_steps` steps are done (4.1)."""
-        if self._num_steps >= self._config.warm_start_steps:
+        """Warm start: one replica alone until its end has been kept."""
+        if self._warm_start.over:
             return False
         if self._pioneer is None or self._replicas[self._pioneer].peer is None:
             self._pioneer = index
@@ -169,12 +209,15 @@ class Coordinator:
     def _lose_replica(self, index: int, reason: str) -> list[Instruction]:
         seat = self._replicas[index]
         seat.peer = None
-        if self._ledger.complete or not seat.welcomed:
+        if self._ledger.complete:
             return []
-        self._check_restarts("replica", index, seat, reason)
+        if not seat.quarantined:
+            self._check_restarts("replica", index, seat, reason)
+        values = {"replica": index, "incarnation": seat.incarnation, "pid": seat.pid}
+        if not seat.welcomed:
+            return [Record("replica_lost", values | {"reason": reason})]
         holder = (index, seat.incarnation)
         self._settling[holder] = {}
-        values = {"replica": index, "incarnation": seat.incarnation, "pid": seat.pid}
         fences = [self._fence(shard, holder) for shard in self._shards if shard.address]
         return [Record("replica_lost", values | {"reason": reason}), *fences]
 
@@ -189,13 +232,27 @@ class Coordinator:
                 return self._serving(index, message)
             case "fenced":
                 return self._fenced(index, message)
+            case "held":
+                cut = self._snapshots.hold(index, message)
+                peers = [s.peer for s in self._shards if s.peer is not None] if cut else []
+                return [Send(peer, cut) for peer in peers if cut]
             case "snapshotted":
                 commit = self._snapshots.answer(index, message, self._num_steps, now)
-                return [commit, *self._stopped()] if commit else []
+                return [*self._committed(commit, now), *self._stopped()] if commit else []
             case "snapshot_failed":
                 record = self._snapshots.fail(index, message, now)
+                if record and self._warm_start.reached(self._num_steps, now):
+                    self._warm_start.over = True  # it cannot be kept, but nobody waits for that
                 return [record, *self._stopped()] if record else []
         return []
+
+    def _committed(self, commit: Commit, now: float) -> list[Instruction]:
+        """A snapshot is complete; the first one after the warm start's end is kept."""
+        if not self._warm_start.reached(self._num_steps, now):
+            return [commit]
+        self._warm_start.over = True
+        values = {"samples": commit.num_counted, "steps": self._num_steps}
+        return [replace(commit, warm_start=True), Record("warm_start_over", values)]
 
     def _stopped(self) -> list[Instruction]:
         """What follows the end of a snapshot: nothing, unless it was the last one."""
@@ -205,6 +262,7 @@ class Coordinator:
     def _serving(self, index: int, message: Message) -> list[Instruction]:
         seat = self._shards[index]
         seat.address = (message["host"], message["port"])
+        seat.fruitless = 0
         values = {"shard": index, "epoch": seat.epoch, "version": message["version"]}
         values |= {"restored_from": message["restored_from"], "pid": seat.pid}
         moved = {"op": "shard", "index": index, "address": (*seat.address, seat.epoch)}
@@ -252,8 +310,29 @@ class Coordinator:
                 instructions += self.lose(peer, f"silent for {timeout:g} s")
         return instructions
 
+    def _check_absent(self, now: float) -> None:
+        """The run needs every shard and some replica: it does not wait for them for ever."""
+        for seat in (*self._shards, *self._replicas):
+            if seat.peer is not None:
+                seat.absent_since = None
+            elif seat.absent_since is None:
+                seat.absent_since = now
+        limit = self._cluster.start_timeout_s
+        for index, shard in enumerate(self._shards):
+            if shard.absent_since is not None and now - shard.absent_since > limit:
+                raise RunFailedError(f"shard {index} has had no process for {limit:g} s")
+        if all(r.absent_since is not None and now - r.absent_since > limit for r in self._replicas):
+            raise RunFailedError(f"no replica has had a process for {limit:g} s")
+
     def _check_restarts(self, role: str, index: int, seat: Seat, reason: str) -> None:
         seat.restarts += 1
+        seat.fruitless += 1
+        if seat.fruitless > MAX_FRUITLESS:
+            raise RunFailedError(
+                f"{role} {index} was lost {seat.fruitless} times in a row before it did anything, "
+                f"last as process {seat.pid} of worker {seat.worker} ({reason}): a library or its "
+                "data may be missing or broken there"
+            )
         if seat.restarts > self._cluster.max_restarts:
             raise RunFailedError(
                 f"{role} {index} was lost {seat.restarts} times, cluster.max_restarts="

@@ -6,7 +6,7 @@ import socket
 import threading
 from typing import NamedTuple
 
-from engine.frames import Message, is_token, listen, receive, send, shut
+from engine.frames import Message, accepted, listen, receive, receive_greeting, send, shut
 
 
 class Heard(NamedTuple):
@@ -61,12 +61,7 @@ class CoordinatorServer:
             self.drop(peer)
 
     def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:  # closed
-                return
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for sock in accepted(self._listener):
             peer, self._next_peer = self._next_peer, self._next_peer + 1
             threading.Thread(target=self._read, args=(peer, sock), daemon=True).start()
 
@@ -74,9 +69,7 @@ class CoordinatorServer:
         reason = "connection closed"
         with sock:
             try:
-                hello = receive(sock)
-                if not is_token(hello.get("token"), self.token):
-                    return
+                hello = receive_greeting(sock, self.token)
                 self._peers[peer] = sock
                 if self._closed:  # just now, and did not see this peer
                     return

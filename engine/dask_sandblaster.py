@@ -18,10 +18,11 @@ from engine.batch.config import MultibatchConfig
 from engine.checkpoint import Checkpoint
 from engine.config import ClusterConfig
 from engine.coordinator_server import CoordinatorServer
-from engine.dask_train import Roles, await_end, raise_errors, shard_task
+from engine.dask_train import Roles, shard_task
 from engine.events import EventLog, Listener, ignore
 from engine.problem import ProblemFactory
 from engine.result import TrainingResult
+from engine.roles import await_end, raise_errors
 from engine.run_spec import RunSpec
 from engine.sandblaster.config import SandblasterConfig
 from engine.sandblaster.coordinator import Coordinator

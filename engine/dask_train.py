@@ -4,7 +4,6 @@ Call it in the main thread, where signals arrive: an interrupted run writes one 
 Whatever ends it, the roles are told to stop and the memory files are removed.
 """
 
-import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,21 +14,18 @@ from engine import memory
 from engine.config import ClusterConfig, DownpourConfig, RuleConfig
 from engine.coordinator_server import CoordinatorServer
 from engine.events import EventLog, Listener, ignore
-from engine.instructions import (
-    RunFailedError,
-)
 from engine.interruptible import interruptible
 from engine.problem import ProblemFactory
 from engine.replica_role import run_replica
 from engine.result import TrainingResult
+from engine.roles import await_end, raise_errors
 from engine.run_spec import RunSpec
+from engine.salvage import salvage
 from engine.shard_role import serve_shard
 from engine.start import full_identity, resume_or_begin
 from engine.training import Training
 
-log = logging.getLogger(__name__)
 Roles = list["distributed.Future[None]"]
-_STOP_S = 10.0
 
 
 def train_downpour(
@@ -58,7 +54,10 @@ def train_downpour(
     problem = factory()
     slices = problem.layout.slices(cluster.num_shards)
     identity = full_identity(identity, problem, cluster.num_shards, config.name)
-    start = resume_or_begin(folder / "checkpoints", identity, problem, config.rule, slices)
+    salvage(folder / "checkpoints", identity, config, slices, problem.layout.dtype)
+    start = resume_or_begin(
+        folder / "checkpoints", identity, problem, config.rule, slices, config.start_from
+    )
     if start.final:
         return TrainingResult.of(start, already_complete=True)
     server = CoordinatorServer(cluster.host)
@@ -72,6 +71,7 @@ def train_downpour(
         dtype=problem.layout.dtype,
         slices=slices,
         heartbeat_interval_s=cluster.heartbeat_interval_s,
+        record=folder / "record" / start.folder.name if config.record else None,
     )
     events = EventLog(folder / "events.jsonl", listen, start.elapsed_s)
     training = Training(server, run, problem, config, cluster, identity, start, events)
@@ -133,20 +133,3 @@ def shard_task(run: RunSpec, index: int, rule: RuleConfig, bound: int | None) ->
 def replica_task(run: RunSpec, index: int, factory: ProblemFactory, config: DownpourConfig) -> None:
     """`run_replica` as a Dask task."""
     run_replica(run, index, factory, config, distributed.get_worker().address)
-
-
-def await_end(roles: Roles) -> None:
-    """Give the roles, which have been told to stop, time to return by themselves."""
-    for role in roles:
-        try:
-            role.result(timeout=_STOP_S)
-        except TimeoutError:
-            log.warning("%s did not end within %g s; it ends with its worker", role.key, _STOP_S)
-
-
-def raise_errors(roles: Roles) -> None:
-    """A role that ended with an error has a bug or a broken installation: no use to go on."""
-    for role in roles:
-        if role.status == "error":
-            error = role.exception()  # type: ignore[no-untyped-call]  # dask has no annotation here
-            raise RunFailedError(f"{role.key} failed: {error!r}") from error

@@ -16,13 +16,16 @@ from engine.frames import (
     Buffer,
     Message,
     ProtocolError,
+    accepted,
     as_bytes,
     is_token,
     listen,
     receive,
+    receive_greeting,
     send,
     shut,
 )
+from engine.gate import Gate
 from engine.ledger import Progress
 from engine.segment import Segment
 from engine.shard import FencedShardError, ParameterShard, Push, PushRefusedError
@@ -77,6 +80,7 @@ class ShardEndpoint:
         self.index = index
         self.shard = shard
         self.lock = threading.Lock()
+        self.gate = Gate(self.lock, shard.sequences())
         self._vectors = vectors
         self._place = place
         self._token = token
@@ -115,12 +119,7 @@ class ShardEndpoint:
             shut(sock)
 
     def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:  # closed
-                return
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for sock in accepted(self._listener):
             self._connections.add(sock)
             threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
@@ -141,9 +140,7 @@ class ShardEndpoint:
             self._connections.discard(sock)
 
     def _greet(self, sock: socket.socket) -> "_Session":
-        hello = receive(sock)
-        if not is_token(hello.get("token"), self._token):
-            raise ProtocolError("a stranger without the run's token")
+        hello = receive_greeting(sock, self._token)
         if hello["op"] != "hello" or hello.get("size") != self._place.size:
             message = (
                 f"replica has {hello.get('size')} parameters, shard expects {self._place.size}"
@@ -231,7 +228,9 @@ class _Session:
         grad, location = self.gradient(message)
         fetches = "buffer" in message
         with self.endpoint.lock:
+            self.endpoint.gate.pass_through(push[:2], push.sequence)
             reply = self._applied(push, grad, location)
+            self.endpoint.gate.handled(push[:2], push.sequence)
             if fetches:
                 reply["fetched_version"] = self.copy_values(message)
         send(self.sock, reply, self.outgoing() if fetches else b"")

@@ -6,10 +6,14 @@ Both lengths are checked against caps before any memory is taken: a stranger who
 or a length of 2^40 is cut off.
 """
 
+import errno
 import json
+import logging
 import secrets
 import socket
 import struct
+import time
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -17,6 +21,13 @@ from torch import Tensor
 
 _HEAD = struct.Struct("<4sIQ")
 _MAGIC = b"VDF1"
+#: A stranger that connects and says nothing costs a thread and a descriptor for so long.
+GREETING_S = 10.0
+_ACCEPT_AGAIN_S = 0.1
+_PASSING = {
+    errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED, errno.EINTR,
+}  # fmt: skip
+log = logging.getLogger(__name__)
 #: Longest message in bytes; addresses, numbers and progress tables are far below it.
 MAX_MESSAGE = 1 << 20
 
@@ -105,6 +116,39 @@ def connect(address: tuple[str, int], timeout_s: float) -> socket.socket:
     sock.settimeout(None)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
+
+
+def accepted(listener: socket.socket) -> Iterator[socket.socket]:
+    """Connections as they come, until the listener is closed; without Nagle's delay.
+
+    A process that is out of file descriptors or memory tries again, as it may have some soon.
+    """
+    while True:
+        try:
+            sock, _ = listener.accept()
+        except OSError as error:
+            if error.errno not in _PASSING:  # closed
+                return
+            log.warning("a connection could not be accepted: %s", error)
+            time.sleep(_ACCEPT_AGAIN_S)
+            continue
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        yield sock
+
+
+def receive_greeting(sock: socket.socket, token: str) -> Message:
+    """A newcomer's first message, which must come soon and show the run's token.
+
+    Raises:
+        ProtocolError: it does not.
+        OSError: nothing came in time, or the connection ended.
+    """
+    sock.settimeout(GREETING_S)
+    hello = receive(sock)
+    sock.settimeout(None)
+    if not is_token(hello.get("token"), token):
+        raise ProtocolError("a stranger without the run's token")
+    return hello
 
 
 def listen(host: str) -> socket.socket:

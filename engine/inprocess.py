@@ -1,13 +1,14 @@
 """All roles in one thread, in an order drawn from a seed: for tests, replay and small problems.
 
 The same shards, replicas and ledger as in a real run; only threads, sockets and processes are
-missing. Faults are scripted by (replica, step) and counted when they fire.
+missing. `engine.faults` says what can go wrong in it.
 """
 
 import random
 from collections import Counter
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,22 +16,26 @@ from torch import Tensor
 from engine.clipping import with_clipping
 from engine.config import DownpourConfig
 from engine.downpour import Answer, Compute, Fetch, Instruction, StartPush, Take, downpour
-from engine.ledger import Ledger
+from engine.faults import FaultPlan
+from engine.ledger import Holder, Ledger
 from engine.loader import LeaseReply, leased_minibatches
+from engine.mortal_shard import MortalShard, ShardKilledError
 from engine.problem import Problem
-from engine.rules import make_rule
 from engine.schedule import scale_at
-from engine.shard import ParameterShard, Push, PushRefusedError
-from engine.state import ShardState
+from engine.shard import Push, PushRefusedError
 
 
-@dataclass
-class FaultPlan:
-    """What goes wrong, and how often it did. A step is one mini-batch of one replica."""
+class Watcher(Protocol):
+    """Sees what a run does, for an oracle to judge."""
 
-    kill_at: set[tuple[int, int]] = field(default_factory=set)  # (replica, step)
-    duplicate_at: set[tuple[int, int]] = field(default_factory=set)  # its push is sent twice
-    fired: Counter[str] = field(default_factory=Counter)
+    def delivered(self, shard: int, push: Push, grad: Tensor) -> None:
+        """A push reaches a shard, for the first time or again."""
+
+    def acknowledged(self, push: Push) -> None:
+        """The replica has the answer of every shard."""
+
+    def fenced(self, holder: Holder) -> None:
+        """No shard takes pushes of this life any more."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,8 @@ class InProcessResult:
     staleness: Counter[int]
     refused: Counter[str]  # name of the error -> pushes, over shards
     num_counted: int
-    order: tuple[tuple[int, int, int], ...]  # (replica, incarnation, sequence) as applied
+    order: tuple[tuple[int, int, int], ...]  # (replica, incarnation, sequence) as acknowledged
+    restarts: int  # of shards
 
 
 class _Replica:
@@ -54,6 +60,7 @@ class _Replica:
         self.parameters = torch.zeros_like(world.initial)
         self.accrued = torch.zeros_like(world.initial)
         self.versions = [0] * len(world.shards)
+        self.pending: dict[int, tuple[Push, Tensor]] = {}  # shard -> what it has yet to answer
         self.minibatches = leased_minibatches(
             lambda: world.lend(self.holder), world.problem, world.config.minibatch_size, poll_s=0.0
         )
@@ -63,13 +70,22 @@ class _Replica:
 
 class _World:
     def __init__(
-        self, problem: Problem, config: DownpourConfig, num_shards: int, faults: FaultPlan
+        self,
+        problem: Problem,
+        config: DownpourConfig,
+        num_shards: int,
+        faults: FaultPlan,
+        watcher: Watcher | None,
     ) -> None:
         self.problem = with_clipping(problem, config.clip)
-        self.config, self.faults = config, faults
+        self.config, self.faults, self.watcher = config, faults, watcher
         self.initial = problem.initial()
         self.slices = problem.layout.slices(num_shards)
-        self.shards = [self._shard(self.initial[part]) for part in self.slices]
+        self.shards = [
+            MortalShard(self.initial[part], config.rule, config.max_staleness)
+            for part in self.slices
+        ]
+        self.late: list[tuple[int, Push, Tensor]] = []  # on their way, out of order
         self.ledger = Ledger(
             problem.unit_sizes,
             config.num_epochs,
@@ -80,19 +96,13 @@ class _World:
         self.refused: Counter[str] = Counter()
         self.order: list[tuple[int, int, int]] = []
 
-    def _shard(self, values: Tensor) -> ParameterShard:
-        rule = make_rule(self.config.rule)
-        state = ShardState.in_memory(values.numel(), len(rule.slots), values.dtype)
-        state.fill(values, [torch.zeros_like(values) for _ in rule.slots], version=0)
-        return ParameterShard(state, rule, epoch=1, max_staleness=self.config.max_staleness)
-
     def lend(self, holder: tuple[int, int]) -> LeaseReply:
         fraction = self.ledger.num_leased / self.ledger.num_total
         scale = scale_at(self.config.schedule, fraction)
         return LeaseReply(self.ledger.lease(holder), scale, self.ledger.complete)
 
     def carry_out(self, replica: _Replica) -> bool:
-        """One instruction of one replica; False when its program has ended."""
+        """One instruction of one replica, or another attempt; False when its program has ended."""
         answer: Answer = None
         match replica.instruction:
             case Take():
@@ -102,7 +112,8 @@ class _World:
             case Compute():
                 self._compute(replica, replica.instruction)
             case StartPush():
-                self._push(replica, replica.instruction)
+                if not self._push(replica, replica.instruction):
+                    return True
                 if replica.instruction.then_fetch:
                     self._fetch(replica)
         try:
@@ -113,7 +124,7 @@ class _World:
 
     def _fetch(self, replica: _Replica) -> None:
         for index, (shard, part) in enumerate(zip(self.shards, self.slices, strict=True)):
-            replica.versions[index] = shard.fetch(replica.parameters[part])
+            replica.versions[index] = shard.shard.fetch(replica.parameters[part])
 
     def _compute(self, replica: _Replica, instruction: Compute) -> None:
         grad = torch.empty_like(replica.accrued)
@@ -123,13 +134,12 @@ class _World:
             replica.parameters.add_(grad, alpha=-self.config.alpha)
         replica.step += 1
 
-    def _push(self, replica: _Replica, instruction: StartPush) -> None:
-        replica.sequence += 1
+    def _push(self, replica: _Replica, instruction: StartPush) -> bool:
+        """Send what no shard has answered yet; True once every shard has answered."""
         index, incarnation = replica.holder
-        times = 2 if (index, replica.step) in self.faults.duplicate_at else 1
-        self.faults.fired["duplicate"] += times - 1
-        for _ in range(times):
-            for k, (shard, part) in enumerate(zip(self.shards, self.slices, strict=True)):
+        if not replica.pending:
+            replica.sequence += 1
+            for k, part in enumerate(self.slices):
                 push = Push(
                     index,
                     incarnation,
@@ -138,22 +148,63 @@ class _World:
                     instruction.progress,
                     instruction.scale,
                 )
-                try:
-                    applied = shard.push(push, replica.accrued[part])
-                except PushRefusedError as error:
-                    self.refused[type(error).__name__] += 1
-                    continue
-                if not applied.duplicate:
-                    self.staleness[applied.staleness] += 1
+                replica.pending[k] = (push, replica.accrued[part])
+        for shard, (push, grad) in list(replica.pending.items()):
+            if self._send(shard, push, grad, replica.step):
+                del replica.pending[shard]
+        if replica.pending:
+            return False
         self.order.append((index, incarnation, replica.sequence))
         self.ledger.count(replica.holder, instruction.progress)
+        if self.watcher:
+            self.watcher.acknowledged(push)
+        return True
+
+    def _send(self, shard: int, push: Push, grad: Tensor, step: int) -> bool:
+        """Send one push to one shard over an unreliable network; True when the reply came."""
+        place = (push.replica, step)
+        if self.faults.fires("lose_request", *place):
+            return False
+        if self.faults.fires("reorder", *place):
+            self.late.append((shard, push, grad.clone()))
+            return False
+        if self.faults.fires("kill_shard", *place):
+            victim = self.shards[shard]
+            victim.doom(self.faults.draw(below=victim.num_points))
+        if not self._deliver(shard, push, grad):
+            return False
+        if self.faults.fires("duplicate", *place):
+            self._deliver(shard, push, grad)
+        return not self.faults.fires("lose_reply", *place)
+
+    def _deliver(self, shard: int, push: Push, grad: Tensor) -> bool:
+        """The push arrives; True when the shard lives to answer it."""
+        if self.watcher:
+            self.watcher.delivered(shard, push, grad)
+        try:
+            applied = self.shards[shard].push(push, grad)
+        except ShardKilledError:
+            self.shards[shard].take_over(grad)
+            return False
+        except PushRefusedError as error:
+            self.refused[type(error).__name__] += 1
+            return True
+        if not applied.duplicate:
+            self.staleness[applied.staleness] += 1
+        return True
+
+    def deliver_late(self) -> None:
+        """Let one of the pushes that were held back arrive, if there are any."""
+        if self.late:
+            self._deliver(*self.late.pop(self.faults.draw(below=len(self.late))))
 
     def kill(self, replica: _Replica) -> _Replica:
         """Fence a replica on every shard, settle its leases, and start its next life."""
-        reached = [shard.fence(*replica.holder) for shard in self.shards]
+        reached = [shard.shard.fence(*replica.holder) for shard in self.shards]
         furthest = max((p for p in reached if p), default=None)
         self.ledger.settle(replica.holder, furthest)
-        self.faults.fired["kill"] += 1
+        if self.watcher:
+            self.watcher.fenced(replica.holder)
         index, incarnation = replica.holder
         return _Replica(index, incarnation + 1, self)
 
@@ -166,29 +217,32 @@ def train_in_process(
     num_shards: int,
     seed: int = 0,
     faults: FaultPlan | None = None,
+    watcher: Watcher | None = None,
 ) -> InProcessResult:
     """Downpour SGD with every role in this thread; the same seed gives the same result.
 
     Args:
         seed: decides which replica carries out its next instruction.
     """
-    world = _World(problem, config, num_shards, faults or FaultPlan())
+    faults = faults or FaultPlan()
+    world = _World(problem, config, num_shards, faults, watcher)
     rng = random.Random(seed)
     running = [_Replica(index, 1, world) for index in range(num_replicas)]
     while running:
         position = rng.randrange(len(running))
         replica = running[position]
-        place = (replica.holder[0], replica.step)
-        if place in world.faults.kill_at:
-            world.faults.kill_at.discard(place)
+        if faults.fires("kill_replica", replica.holder[0], replica.step):
             running[position] = world.kill(replica)
         elif not world.carry_out(replica):
             del running[position]
+        if world.late and not faults.draw(below=4):
+            world.deliver_late()
     return InProcessResult(
-        parameters=torch.cat([shard.copy()[0] for shard in world.shards]),
-        versions=tuple(shard.version for shard in world.shards),
+        parameters=torch.cat([shard.shard.copy()[0] for shard in world.shards]),
+        versions=tuple(shard.shard.version for shard in world.shards),
         staleness=world.staleness,
         refused=world.refused,
         num_counted=world.ledger.num_counted,
         order=tuple(world.order),
+        restarts=sum(shard.epoch - 1 for shard in world.shards),
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.frames import Message
-from engine.ledger import Range
+from engine.ledger import Holder, Lease, Range
 
 
 class RunFailedError(RuntimeError):
@@ -30,6 +30,14 @@ class Drop:
 
 
 @dataclass(frozen=True)
+class Lent:
+    """Note in the journal that `lease` goes to `holder`."""
+
+    holder: Holder
+    lease: Lease
+
+
+@dataclass(frozen=True)
 class Record:
     """One row of the event log."""
 
@@ -48,6 +56,7 @@ class Commit:
     shards: tuple[Message, ...]
     final: bool
     validate: bool
+    warm_start: bool = False  # to be kept as the end of the warm start
 
 
 @dataclass(frozen=True)
@@ -55,4 +64,4 @@ class Finish:
     """Every sample counts and the final checkpoint is measured; or the run was told to stop."""
 
 
-Instruction = Send | Drop | Record | Commit | Finish
+Instruction = Send | Lent | Drop | Record | Commit | Finish

@@ -160,13 +160,7 @@ class Ledger:
             lease = entry.lease
             stop = entry.counted_to
             if lease.id not in mark:
-                reached = progress.get(entry.holder, Progress(0, 0))
-                if lease.id > reached.lease:
-                    stop = lease.start
-                elif lease.id == reached.lease:
-                    stop = min(max(reached.upto, lease.start), lease.stop)
-                else:
-                    stop = lease.stop
+                stop = _applied_to(lease, progress.get(entry.holder, Progress(0, 0)))
             ranges.append(Range(lease.epoch, lease.unit, lease.start, stop))
         return tuple(_merged(ranges))
 
@@ -200,6 +194,33 @@ class Ledger:
             start = counted.stop
         gaps.append(Range(epoch, unit, start, self._unit_sizes[unit]))
         return [gap for gap in gaps if gap.start < gap.stop]
+
+
+def applied_ranges(
+    counted: Sequence[Range],
+    leases: Sequence[tuple[Holder, Lease]],
+    progress: Mapping[Holder, Progress],
+) -> tuple[Range, ...]:
+    """`counted`, and what the holders of `leases` have applied since."""
+    since = [
+        Range(
+            lease.epoch,
+            lease.unit,
+            lease.start,
+            _applied_to(lease, progress.get(holder, Progress(0, 0))),
+        )
+        for holder, lease in leases
+    ]
+    return tuple(_merged([*counted, *since]))
+
+
+def _applied_to(lease: Lease, reached: Progress) -> int:
+    """Up to which sample of `lease` a holder that has got as far as `reached` has applied."""
+    if lease.id > reached.lease:
+        return lease.start
+    if lease.id == reached.lease:
+        return min(max(reached.upto, lease.start), lease.stop)
+    return lease.stop
 
 
 def _merged(ranges: Sequence[Range]) -> list[Range]:

@@ -32,13 +32,16 @@ def create_folder(run_token: str) -> Path:
     return folder
 
 
+def left_over() -> list[Path]:
+    """The folders of owners that are dead."""
+    return [path for path in shared_root().glob(f"{_PREFIX}*") if _is_left_over(path)]
+
+
 def sweep() -> list[Path]:
     """Remove the folders of owners that are dead; return what was removed."""
-    removed = []
-    for folder in shared_root().glob(f"{_PREFIX}*"):
-        if _is_left_over(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-            removed.append(folder)
+    removed = left_over()
+    for folder in removed:
+        shutil.rmtree(folder, ignore_errors=True)
     return removed
 
 

@@ -1,4 +1,4 @@
-"""Processes of this host that the coordinator has given up."""
+"""Ending a process of this host that no longer answers."""
 
 import logging
 import os
@@ -8,7 +8,7 @@ log = logging.getLogger(__name__)
 
 
 def end_process(pid: int) -> None:
-    """End a process of this host that no longer answers; its nanny starts another one."""
+    """End the process `pid` of this host; its nanny starts another one."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:

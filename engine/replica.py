@@ -21,13 +21,18 @@ from engine.ledger import Progress
 from engine.link import Refused
 from engine.problem import Problem
 from engine.segment import NUM_SLOTS
-from engine.shard import Applied, Push
+from engine.shard import Applied, NonFinitePushError, Push
 
 T = TypeVar("T")
+NON_FINITE = NonFinitePushError.__name__
 
 
 class FencedReplicaError(Exception):
     """The shards refuse this incarnation: the coordinator gave its work to another one."""
+
+
+class QuarantinedReplicaError(Exception):
+    """So many gradients in a row were NaN or infinite that this replica is of no use."""
 
 
 class Server(Protocol):
@@ -88,6 +93,7 @@ class Replica:
         self._spare = self._gradients[0].new_empty(0)
         self._acknowledged = Progress(0, 0)
         self._tally = Tally()
+        self._num_bad = 0  # pushes in a row that were not finite
         self._lock = threading.Lock()  # guards the tally
 
     def take(self) -> tuple[Tally, Progress]:
@@ -200,6 +206,8 @@ class Replica:
         self._note(self._server.push(slot, pushes), pushes)
 
     def _note(self, answers: Sequence[Applied | Refused], pushes: Sequence[Push]) -> None:
+        bad = [a.message for a in answers if isinstance(a, Refused) and a.error == NON_FINITE]
+        self._num_bad = self._num_bad + 1 if bad else 0
         with self._lock:
             for answer in answers:
                 match answer:
@@ -210,6 +218,10 @@ class Replica:
                     case Applied(_, staleness, duplicate) if not duplicate:
                         self._tally.staleness[staleness] += 1
         self._acknowledged = pushes[0].progress
+        if self._num_bad >= self._config.max_bad_pushes:
+            raise QuarantinedReplicaError(
+                f"{self._num_bad} pushes in a row were not finite; the last one: {bad[0]}"
+            )
 
     def _wait_for_slot(self, slot: int) -> None:
         if (push := self._pushes[slot]) is not None:

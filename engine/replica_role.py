@@ -4,6 +4,7 @@ import logging
 import queue
 import threading
 import time
+from contextlib import suppress
 
 from engine.clipping import with_clipping
 from engine.config import DownpourConfig
@@ -12,7 +13,8 @@ from engine.ledger import Lease
 from engine.link import Directory, RemoteServer, ShardAddress, StoppedError
 from engine.loader import LeaseReply, leased_minibatches, prefetched
 from engine.problem import Problem, ProblemFactory
-from engine.replica import FencedReplicaError, Replica
+from engine.record import RecordedServer, Recorder
+from engine.replica import FencedReplicaError, QuarantinedReplicaError, Replica
 from engine.run_spec import RunSpec, segment_name
 from engine.segment import Segment
 
@@ -24,7 +26,7 @@ def run_replica(
     run: RunSpec, index: int, factory: ProblemFactory, config: DownpourConfig, worker: str
 ) -> None:
     """Work as one model replica until every sample counts; after a fenced life starts a new one."""
-    problem = with_clipping(factory(), config.clip)
+    problem: Problem | None = None
     while True:
         try:
             session = _ReplicaSession(run, index, config, worker)
@@ -32,7 +34,12 @@ def run_replica(
             log.warning("replica %d: the coordinator is gone: %s", index, error)
             return
         try:
+            # Only now, so that a process that dies of it is missed.
+            problem = problem or with_clipping(factory(), config.clip)
             session.work(problem)
+            return
+        except QuarantinedReplicaError as error:
+            session.quarantine(str(error))
             return
         except (FencedReplicaError, ConnectionError, StoppedError) as error:
             if session.stopped:
@@ -55,6 +62,7 @@ class _ReplicaSession:
         self._leases: queue.Queue[LeaseReply | None] = queue.Queue()
         self._directory: Directory | None = None
         self._server: RemoteServer | None = None
+        self._recorder: Recorder | None = None
         self._reported = time.monotonic()
         self.stopped = False  # told so by the coordinator
 
@@ -72,23 +80,34 @@ class _ReplicaSession:
         hello = {"token": self._run.token, "size": size}
         hello |= {"replica": identity[0], "incarnation": identity[1]}
         self._server = RemoteServer(self._directory, segment, hello, self._run.slices)
+        recorder = self._recorder = _recorder(self._run, identity)
         replica = Replica(
             identity,
             problem,
             self._config,
-            self._server,
+            RecordedServer(self._server, recorder) if recorder else self._server,
             (segment.gradients, segment.parameters),
             len(self._run.slices),
             self._report,
         )
-        source = leased_minibatches(self._ask, problem, self._config.minibatch_size)
-        replica.run(prefetched(source, self._config.prefetch))
+        ask = recorder.asking(self._ask) if recorder else self._ask
+        source = leased_minibatches(ask, problem, self._config.minibatch_size)
+        minibatches = prefetched(source, self._config.prefetch)
+        replica.run(recorder.taking(minibatches) if recorder else minibatches)
         self._send_progress(replica)
+
+    def quarantine(self, reason: str) -> None:
+        """Tell the coordinator not to expect this replica again."""
+        log.warning("replica %d gives up: %s", self._index, reason)
+        with suppress(ConnectionError):
+            self._link.send("quarantine", reason=reason)
 
     def close(self) -> None:
         self._link.close()
         if self._server:
             self._server.close()
+        if self._recorder:
+            self._recorder.close()
 
     def _listen(self) -> None:
         """Receive what the coordinator says until it hangs up."""
@@ -132,3 +151,7 @@ class _ReplicaSession:
             refused=tally.refused,
         )
         self._reported = now
+
+
+def _recorder(run: RunSpec, identity: tuple[int, int]) -> Recorder | None:
+    return Recorder(run.record / f"{segment_name(*identity)}.jsonl") if run.record else None

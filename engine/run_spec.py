@@ -19,6 +19,7 @@ class RunSpec:
     dtype: torch.dtype
     slices: tuple[slice, ...]  # of the parameter vector, one a shard
     heartbeat_interval_s: float
+    record: Path | None = None  # where to write down what `engine.replay` needs
 
 
 def segment_name(replica: int, incarnation: int) -> str:

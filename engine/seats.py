@@ -11,7 +11,9 @@ class Seat:
     pid: int = 0
     worker: str = ""
     heard: float = 0.0  # clock when the peer last said something
+    absent_since: float | None = None  # clock; None while somebody sits there
     restarts: int = 0
+    fruitless: int = 0  # lives in a row that ended before they did anything
 
     def take(self, peer: int, pid: int, worker: str, now: float) -> None:
         """A process connected and sits down."""
@@ -25,6 +27,7 @@ class ReplicaSeat(Seat):
     incarnation: int = 0
     welcomed: bool = False
     samples: int = 0
+    quarantined: bool = False  # its gradients were no numbers, again and again
 
 
 @dataclass

@@ -61,13 +61,23 @@ class ParameterShard:
     """
 
     def __init__(
-        self, state: ShardState, rule: UpdateRule, epoch: int, max_staleness: int | None = None
+        self,
+        state: ShardState,
+        rule: UpdateRule,
+        epoch: int,
+        max_staleness: int | None = None,
+        record: Callable[[int, Push], None] | None = None,
     ) -> None:
-        """Take over `state`. If a push was interrupted, call `finish_interrupted` before use."""
+        """Take over `state`. If a push was interrupted, call `finish_interrupted` before use.
+
+        Args:
+            record: called with each push and the version it makes, before it is begun.
+        """
         self._state = state
         self._rule = rule
         self._epoch = epoch
         self._max_staleness = max_staleness
+        self._record = record
         self._scratch = torch.empty(min(BLOCK, state.values.numel()), dtype=state.values.dtype)
         self._row_of: dict[Holder, int] = {}
         if state["owner_epoch"] >= epoch:
@@ -111,6 +121,8 @@ class ParameterShard:
             return Applied(self.version, 0, duplicate=True)
         staleness = self.version - push.fetched_version
         self._check_push(push, grad, staleness)
+        if self._record:
+            self._record(self.version + 1, push)
         self._begin(row, push, location)
         self._apply_from(0, grad, push.scale)
         self._commit()
@@ -139,7 +151,10 @@ class ParameterShard:
     def fence(self, replica: int, incarnation: int) -> Progress | None:
         """Refuse this life of a replica from now on; return how far its pushes reached."""
         self._check_owner()
-        row = self._row(replica, incarnation)
+        try:
+            row = self._row(replica, incarnation)
+        except StaleIncarnationError:  # it never pushed here, and a newer life did
+            return None
         self._state.rows[row]["fenced"] = 1
         return self.progress().get((replica, incarnation))
 
@@ -150,6 +165,11 @@ class ParameterShard:
             (int(r["replica"]), int(r["incarnation"])): Progress(int(r["lease"]), int(r["upto"]))
             for r in rows
         }
+
+    def sequences(self) -> dict[Holder, int]:
+        """The highest sequence number applied of each life that may still push."""
+        rows = self._state.rows[(self._state.rows["used"] == 1) & (self._state.rows["fenced"] == 0)]
+        return {(int(r["replica"]), int(r["incarnation"])): int(r["high"]) for r in rows}
 
     def copy(self) -> tuple[Tensor, dict[str, Tensor], int]:
         """Copies of values and slots, and the version they belong to."""
@@ -164,7 +184,10 @@ class ParameterShard:
             )
 
     def _row(self, replica: int, incarnation: int) -> int:
-        """Index of this life's row; a new one takes a free row or the oldest fenced one."""
+        """Index of this life's row; a new one takes a free row or that of an outlived life.
+
+        The newest life of each replica keeps its row for ever: all earlier ones are known by it.
+        """
         if (known := self._row_of.get((replica, incarnation))) is not None:
             return known
         row = self._find_row(replica, incarnation)
@@ -178,17 +201,31 @@ class ParameterShard:
         (found,) = (own & (rows["incarnation"] == incarnation)).nonzero()
         if found.size:
             return int(found[0])
+        if (own & (rows["incarnation"] > incarnation)).any():
+            raise StaleIncarnationError(
+                f"replica {replica} incarnation {incarnation} was replaced by a newer one"
+            )
         (free,) = (rows["used"] == 0).nonzero()
-        if not free.size:
-            (fenced,) = (rows["fenced"] == 1).nonzero()
-            if not fenced.size:
-                raise RuntimeError(f"all {len(rows)} rows are in use by living replicas")
-            free = fenced[rows["incarnation"][fenced].argsort(kind="stable")]
-        row = int(free[0])
+        row = int(free[0]) if free.size else self._outlived_row()
         rows[row]["used"] = 0  # so that a kill between these stores leaves a free row
         rows[row] = (0, replica, incarnation, 0, 0, 0, 0, 0)
         rows[row]["used"] = 1
         return row
+
+    def _outlived_row(self) -> int:
+        """A fenced row of a replica that has a newer life; the earliest life first."""
+        rows = self._state.rows
+        newest: dict[int, int] = {}
+        for replica, incarnation in zip(rows["replica"], rows["incarnation"], strict=True):
+            newest[int(replica)] = max(newest.get(int(replica), 0), int(incarnation))
+        outlived = [
+            (int(row["incarnation"]), index)
+            for index, row in enumerate(rows)
+            if row["fenced"] and row["incarnation"] < newest[int(row["replica"])]
+        ]
+        if not outlived:
+            raise RuntimeError(f"all {len(rows)} rows are in use by living replicas")
+        return min(outlived)[1]
 
     def _seen(self, row: int, sequence: int) -> bool:
         high = int(self._state.rows[row]["high"])
@@ -220,8 +257,9 @@ class ParameterShard:
             raise StalePushError(
                 f"push is {staleness} updates stale, max_staleness={self._max_staleness}"
             )
-        # The sum is finite when all values are, unless it overflows: only then look at each.
-        if not math.isfinite(float(grad.sum())) and not torch.isfinite(grad).all():
+        # g.g is finite when all values are, unless it overflows: only then look at each. It reads
+        # memory faster than their sum does.
+        if not math.isfinite(float(torch.dot(grad, grad))) and not torch.isfinite(grad).all():
             bad = int((~torch.isfinite(grad)).sum())
             raise NonFinitePushError(
                 f"replica {push.replica}, push {push.sequence}: {bad} of {grad.numel()} gradient "

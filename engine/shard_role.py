@@ -5,6 +5,7 @@ process dies, calling it again on the same host takes over the memory it left.
 """
 
 import logging
+import threading
 from pathlib import Path
 
 from engine import checkpoint, memory
@@ -12,11 +13,12 @@ from engine.config import RuleConfig
 from engine.coordinator_link import CoordinatorLink
 from engine.endpoint import Place, ShardEndpoint
 from engine.frames import Message
+from engine.record import Recorder
 from engine.rules import make_rule
 from engine.run_spec import RunSpec
 from engine.sandblaster.vectors import ShardVectors
 from engine.segment import gradient_at
-from engine.shard import ParameterShard
+from engine.shard import FencedShardError, ParameterShard
 from engine.state import ShardState
 
 log = logging.getLogger(__name__)
@@ -70,7 +72,8 @@ def _take_over(
         slots = [written[name] for name in rule.slots]
         state.fill(written["values"], slots, source.shards[index].version)
         restored_from = "checkpoint"
-    shard = ParameterShard(state, rule, int(assign["epoch"]), bound)
+    record = Recorder(run.record / f"shard-{index:02d}.jsonl").push if run.record else None
+    shard = ParameterShard(state, rule, int(assign["epoch"]), bound, record)
     if shard.finish_interrupted(lambda at: gradient_at(at, place.count, run.dtype)):
         restored_from = "memory, after finishing an interrupted push"
     for inbox in run.memory.glob(f"inbox-{index:02d}-*"):  # of dead owners; needed until here
@@ -92,26 +95,57 @@ def _obey(
             replica, incarnation = int(command["replica"]), int(command["incarnation"])
             with endpoint.lock:
                 progress = endpoint.shard.fence(replica, incarnation)
+                endpoint.gate.end((replica, incarnation))
             link.send("fenced", replica=replica, incarnation=incarnation, progress=progress)
         case "snapshot":
-            _snapshot(run, index, endpoint, link, command)
+            with endpoint.lock:
+                handled = endpoint.gate.close()
+            link.send("held", id=command["id"], sequences=[(*h, s) for h, s in handled.items()])
+        case "cut":  # in a thread of its own: fences must be obeyed meanwhile
+            arguments = (run, index, endpoint, link, command)
+            threading.Thread(target=_snapshot, args=arguments, daemon=True).start()
         case "commands" | "keep" | "restore":
             with endpoint.lock:
                 reply = vectors.answer(command)
             link.send(**reply)
+        case "checkpoint":
+            _checkpoint(run, index, endpoint, link, command)
 
 
 def _snapshot(
     run: RunSpec, index: int, endpoint: ShardEndpoint, link: CoordinatorLink, command: Message
 ) -> None:
-    id, asked = int(command["id"]), {"request": command.get("request")}
-    with endpoint.lock:  # pushes wait for a copy in memory, not for the disk
-        values, slots, version = endpoint.shard.copy()
-        progress = [(*holder, *reached) for holder, reached in endpoint.shard.progress().items()]
-    folder = checkpoint.partial_folder(run.checkpoints, id)
+    id = int(command["id"])
+    cut = {(int(r), int(i)): int(s) for r, i, s in command["sequences"]}
     try:
-        digests = checkpoint.write_shard(folder, index, {"values": values, **slots})
+        with endpoint.lock:  # pushes wait for a copy in memory, not for the disk
+            if not endpoint.gate.wait_for_cut(cut):
+                link.send("snapshot_failed", id=id, message="pushes were held for too long")
+                return
+            values, slots, version = endpoint.shard.copy()
+            progress = [(*h, *reached) for h, reached in endpoint.shard.progress().items()]
+            endpoint.gate.open()
+        folder = checkpoint.partial_folder(run.checkpoints, id)
+        try:
+            digests = checkpoint.write_shard(folder, index, {"values": values, **slots})
+        except OSError as error:
+            link.send("snapshot_failed", id=id, message=str(error))
+            return
+        link.send("snapshotted", id=id, version=version, digests=digests, progress=progress)
+    except (OSError, FencedShardError) as error:  # the coordinator is gone, or does without us
+        log.info("shard %d: snapshot %d was not taken: %s", index, id, error)
+
+
+def _checkpoint(
+    run: RunSpec, index: int, endpoint: ShardEndpoint, link: CoordinatorLink, command: Message
+) -> None:
+    """For Sandblaster, whose parameters nobody pushes to: write them as they are."""
+    with endpoint.lock:
+        values, slots, version = endpoint.shard.copy()
+    folder = checkpoint.partial_folder(run.checkpoints, int(command["id"]))
+    answer: Message = {"request": command["request"], "version": version}
+    try:
+        answer["digests"] = checkpoint.write_shard(folder, index, {"values": values, **slots})
     except OSError as error:
-        link.send("snapshot_failed", id=id, message=str(error), **asked)
-        return
-    link.send("snapshotted", id=id, version=version, digests=digests, progress=progress, **asked)
+        answer["failed"] = str(error)
+    link.send("answered", **answer)

@@ -38,7 +38,9 @@ def train_single(
     problem = with_clipping(factory(), config.clip)
     whole = slice(0, problem.layout.size)
     identity = full_identity(identity, problem, 1, config.name)
-    start = resume_or_begin(folder / "checkpoints", identity, problem, config.rule, [whole])
+    start = resume_or_begin(
+        folder / "checkpoints", identity, problem, config.rule, [whole], config.start_from
+    )
     if start.final:
         return TrainingResult.of(start, already_complete=True)
     events = EventLog(folder / "events.jsonl", listen, start.elapsed_s)
@@ -83,13 +85,14 @@ class _Loop:
         self._optimiser = torch_optimiser(config.rule, [self._parameters])
         self._rate = float(self._optimiser.param_groups[0]["lr"])
         self._num_steps = start.num_steps
-        if start.num_steps:
+        self._version = start.shards[0].version  # updates that the optimiser's state has seen
+        if self._version:
             restore_slots(
                 self._optimiser,
                 self._parameters,
                 config.rule,
                 start.read_shard(0),
-                start.num_steps,
+                self._version,
             )
 
     def stop(self) -> None:
@@ -153,6 +156,7 @@ class _Loop:
             group["lr"] = self._rate * minibatch.scale
         self._optimiser.step()
         self._num_steps += 1
+        self._version += 1
         return loss
 
     def _report(self, loss_sum: float, samples: int, seconds: float) -> None:
@@ -178,7 +182,7 @@ class _Loop:
             self._checkpoints,
             id,
             identity=self._identity,
-            shards=[ShardFile(self._num_steps, digests)],
+            shards=[ShardFile(self._version, digests)],
             counted=counted,
             num_steps=self._num_steps,
             elapsed_s=self._events.elapsed_s,

@@ -1,5 +1,6 @@
 """When to ask the shards for a snapshot, and what a complete one contains. Pure."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -15,11 +16,12 @@ class _Snapshot:
     mark: frozenset[int]
     final: bool
     validate: bool
+    held: dict[int, Message] = field(default_factory=dict)
     replies: dict[int, Message] = field(default_factory=dict)
 
 
 class Snapshots:
-    """One snapshot at a time: due, asked for, answered by every shard, committed, measured."""
+    """One snapshot at a time: due, held for, cut, written by every shard, committed, measured."""
 
     def __init__(
         self,
@@ -54,6 +56,10 @@ class Snapshots:
         self._next_id += 1
         return {"op": "snapshot", "id": self._asked.id}
 
+    def demand(self) -> None:
+        """Have the next snapshot be due at once, whatever the clock says."""
+        self._saved = -math.inf
+
     def stop(self) -> bool:
         """One more, at once and without validation; False when the final one is taken already."""
         self._last = True
@@ -62,6 +68,22 @@ class Snapshots:
     def abandon(self) -> None:
         """A shard was lost: its part will not come. Due again as soon as all serve."""
         self._asked = None
+
+    def hold(self, shard: int, message: Message) -> Message | None:
+        """One shard holds back pushes; when all do: up to which pushes they shall go on."""
+        asked = self._asked
+        if asked is None or message["id"] != asked.id:
+            return None
+        asked.held[shard] = message
+        if len(asked.held) < self._num_shards:
+            return None
+        cut: dict[Holder, int] = {}
+        for reply in asked.held.values():
+            for replica, incarnation, sequence in reply["sequences"]:
+                holder = (replica, incarnation)
+                cut[holder] = max(cut.get(holder, 0), sequence)
+        sequences = [(*holder, sequence) for holder, sequence in cut.items()]
+        return {"op": "cut", "id": asked.id, "sequences": sequences}
 
     def answer(self, shard: int, message: Message, num_steps: int, now: float) -> Commit | None:
         """One shard has written its part; the commit when it was the last one."""

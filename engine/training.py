@@ -15,12 +15,23 @@ from engine.config import ClusterConfig, DownpourConfig
 from engine.coordinator import Coordinator
 from engine.coordinator_server import CoordinatorServer, Heard
 from engine.events import EventLog
-from engine.instructions import Commit, Drop, Finish, Instruction, Record, RunFailedError, Send
+from engine.instructions import (
+    Commit,
+    Drop,
+    Finish,
+    Instruction,
+    Lent,
+    Record,
+    RunFailedError,
+    Send,
+)
 from engine.ledger import Ledger
 from engine.problem import Problem
 from engine.processes import end_process
 from engine.run_spec import RunSpec, segment_name
+from engine.salvage import Journal
 from engine.snapshots import Snapshots
+from engine.warm_start import FOLDER, WarmStart
 
 _TICK_S = 0.25
 #: Mini-batches in one lease: what a lost replica gives back at most, beside what it had counted.
@@ -50,6 +61,7 @@ class Training:
         self._events = events
         self._final: Checkpoint | None = None
         self._finished = False
+        self._kept = run.checkpoints.parent / FOLDER
         self._stop = threading.Event()
         self._measurer = ThreadPoolExecutor(1, "validate")
         self._measurement: tuple[Future[dict[str, float]], Commit] | None = None
@@ -76,6 +88,12 @@ class Training:
             cluster,
             checkpoint=str(start.folder),
             num_steps=start.num_steps,
+            warm_start=WarmStart(
+                config.warm_start, elapsed_s=start.elapsed_s, over=self._kept.exists()
+            ),
+        )
+        self._journal = Journal(
+            run.memory, start, cluster.num_replicas, lambda: self._events.elapsed_s
         )
         events.record(
             "start",
@@ -111,6 +129,7 @@ class Training:
     def close(self) -> None:
         """Hang up on everybody: roles that still run end by themselves."""
         self._server.close()
+        self._journal.close()
         self._measurer.shutdown(wait=False, cancel_futures=True)
 
     def _handle_events(self) -> None:
@@ -132,6 +151,8 @@ class Training:
             match instruction:
                 case Send(peer, message):
                     self._server.send(peer, message)
+                case Lent(holder, lease):
+                    self._journal.lent(holder, lease)
                 case Record(event, values):
                     self._events.record(event, **values)
                     if event == "replica_settled":
@@ -159,6 +180,8 @@ class Training:
             self._carry_out(self._coordinator.measured(False))  # there is nothing to measure
             return
         self._events.record("checkpoint", samples=commit.num_counted, path=str(written.folder))
+        if commit.warm_start:
+            checkpoint.keep(written, self._kept)
         if commit.validate:
             parameters = written.read_parameters()
             self._measurement = (self._measurer.submit(self._measure, parameters), commit)
@@ -187,15 +210,16 @@ class Training:
             return
         future, commit = self._measurement
         self._measurement = None
+        metrics = future.result()
         epoch = commit.num_counted / self._epoch_size
         self._events.record(
             "validation",
             samples=commit.num_counted,
             epoch=round(epoch, 4),
-            metrics=future.result(),
+            metrics=metrics,
         )
         if commit.final:
             self._events.record(
                 "finished", samples=commit.num_counted, elapsed_s=self._events.elapsed_s
             )
-        self._carry_out(self._coordinator.measured(commit.final))
+        self._carry_out(self._coordinator.measured(commit.final, metrics))

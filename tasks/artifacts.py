@@ -1,9 +1,12 @@
 """Artifacts: what a run shows of its results in the Prefect UI."""
 
+import base64
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from tasks.report.tables import Row
@@ -29,6 +32,18 @@ def show_table(rows: Sequence[Row], description: str, *key: str) -> None:
         create_table_artifact(
             [dict(row) for row in rows], key=artifact_key(*key), description=description
         )
+
+
+def show_picture(picture: Image.Image, description: str, *key: str) -> None:
+    """A small picture, inside the artifact: the UI cannot open files."""
+    with io.BytesIO() as file:
+        picture.save(file, "JPEG", quality=70)
+        encoded = base64.b64encode(file.getvalue()).decode()
+    create_markdown_artifact(
+        f"![{description}](data:image/jpeg;base64,{encoded})",
+        key=artifact_key(*key),
+        description=description,
+    )
 
 
 def show_report(report: Path, run_name: str) -> None:

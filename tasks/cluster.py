@@ -54,7 +54,7 @@ class QuickNanny(Nanny):
 
 
 @contextmanager
-def open_cluster(config: ClusterConfig) -> Iterator[Client]:
+def open_cluster(config: ClusterConfig, *, with_shards: bool = True) -> Iterator[Client]:
     """Start the workers of a run, yield a client once all of them answer, then close everything.
 
     The worker of replica 0 has one unit of the resource `replica-0`, that of shard 1 of `shard-1`,
@@ -62,6 +62,9 @@ def open_cluster(config: ClusterConfig) -> Iterator[Client]:
     worker behind the endless task of another one that offers the same resource. Every port is on
     `config.host`. To be entered in the main thread, where signals arrive, so that a cancelled run
     still closes its processes.
+
+    Args:
+        with_shards: False for algorithms that have no parameter shards.
 
     Raises:
         TimeoutError: a worker did not come up within `start_timeout_s`.
@@ -73,7 +76,7 @@ def open_cluster(config: ClusterConfig) -> Iterator[Client]:
         stack.enter_context(_main_module_hidden())
         cluster = stack.enter_context(
             SpecCluster(  # type: ignore[no-untyped-call]
-                scheduler=_scheduler(config), workers=_workers(config)
+                scheduler=_scheduler(config), workers=_workers(config, with_shards)
             )
         )
         client = stack.enter_context(_client(cluster))
@@ -123,12 +126,13 @@ def _scheduler(config: ClusterConfig) -> dict[str, Any]:
     return {"cls": Scheduler, "options": options}
 
 
-def _workers(config: ClusterConfig) -> dict[str, dict[str, Any]]:
+def _workers(config: ClusterConfig, with_shards: bool) -> dict[str, dict[str, Any]]:
     replicas = {
         f"replica-{i}": _worker(config, f"replica-{i}", threads_per_replica(config))
         for i in range(config.num_replicas)
     }
-    shards = {f"shard-{i}": _worker(config, f"shard-{i}", 1) for i in range(config.num_shards)}
+    num_shards = config.num_shards if with_shards else 0
+    shards = {f"shard-{i}": _worker(config, f"shard-{i}", 1) for i in range(num_shards)}
     return replicas | shards
 
 

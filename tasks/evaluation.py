@@ -5,6 +5,7 @@ from pathlib import Path
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from data.manifest import read_manifest
 from evaluation.config import EvaluationConfig
 from evaluation.evaluate import evaluate
 from models.config import ModelConfig
@@ -31,7 +32,7 @@ def evaluate_network(
     made_from = {"weights": file_digest(weights), "data": staged.name, **settings_of(config)}
     results: Results | None = matching_record(file, made_from)
     if results is None:
-        network, _ = load_network(weights, model)
+        network, _ = load_network(weights, model, read_manifest(staged).class_names)
         results = evaluate(network, staged, config)
         write_record(file, made_from, results)
     for row in (rows := evaluation_rows(results)):

@@ -1,8 +1,9 @@
 """The trained network as a file, and back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import TypeAdapter
 
@@ -12,7 +13,9 @@ from engine.result import TrainingResult
 from models.config import ModelConfig
 from models.vgg import Vgg, build_vgg
 from models.vgg_weights import VggDescription, describe, load_vgg
-from models.weights import load_weights, save_weights
+from models.weights import WeightFileError, load_weights, save_weights
+
+CLASSES_SHOWN: Final = 5  # in a message
 
 
 def save_network(
@@ -39,16 +42,39 @@ def save_network(
     save_weights(path, layout.views(result.parameters), description)
 
 
-def load_network(path: Path, model: ModelConfig) -> tuple[Vgg, VggDescription]:
+def load_network(
+    path: Path, model: ModelConfig, class_names: Sequence[str] | None = None
+) -> tuple[Vgg, VggDescription]:
     """The network in a weight file, and the file's description.
 
+    Args:
+        class_names: of the data that it is to be used on, whose labels have to mean the same; None:
+            labels do not matter.
+
     Raises:
-        WeightFileError: damaged, or the weights of another network than `model` describes.
+        WeightFileError: damaged, or the weights of another network than `model` describes, or of
+            one trained on other classes.
     """
     plain: dict[str, Any] = TypeAdapter(ModelConfig).dump_python(model, mode="json")
     if model.num_classes is None:  # as many as the data has
         del plain["num_classes"]
-    return load_vgg(path, expected={"model": plain})
+    network, description = load_vgg(path, expected={"model": plain})
+    if class_names is not None:
+        _require_classes(path, description.class_names, class_names)
+    return network, description
+
+
+def _require_classes(path: Path, trained: Sequence[str], wanted: Sequence[str]) -> None:
+    different = [
+        f"{label} is {there!r} there, {here!r} here"
+        for label, (there, here) in enumerate(zip_longest(trained, wanted))
+        if there != here
+    ]
+    if different:
+        raise WeightFileError(
+            f"{path}: was trained on other classes: {len(different)} labels differ: "
+            f"{'; '.join(different[:CLASSES_SHOWN])}"
+        )
 
 
 def made_from(path: Path) -> dict[str, str]:

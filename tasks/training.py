@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from data.manifest import read_manifest
 from engine.algorithm import AlgorithmConfig
-from engine.config import ClusterConfig, DownpourConfig
+from engine.config import ClusterConfig, DownpourConfig, SynchronousConfig
 from engine.dask_phases import train_phases
 from engine.dask_sandblaster import train_sandblaster
 from engine.dask_train import train_downpour
@@ -18,6 +18,7 @@ from engine.events import Listener
 from engine.result import TrainingResult
 from engine.sandblaster.config import SandblasterConfig
 from engine.single import train_single
+from engine.synchronous.train import train_synchronous
 from tasks import network
 from tasks.artifacts import artifact_key
 from tasks.cluster import open_cluster
@@ -56,9 +57,10 @@ def train_network(
     if is_trained(weights, made_from):
         logger.info("%s is there already: nothing to train", weights)
         return weights
-    with progress_shown(logger, artifact_key(folder.name)) as listen, _divergence_explained():
-        result = _train(problem, algorithm, cluster, folder / "training", made_from, listen)
     manifest = read_manifest(problem.staged)
+    identity = {**made_from, "class_names": ", ".join(manifest.class_names)}
+    with progress_shown(logger, artifact_key(folder.name)) as listen, _divergence_explained():
+        result = _train(problem, algorithm, cluster, folder / "training", identity, listen)
     save_network(weights, result, problem().layout, problem.model, manifest, made_from)
     logger.info("%s: %d samples in %.1f s", weights, result.num_samples, result.elapsed_s)
     return weights
@@ -105,4 +107,7 @@ def _train(
         train = train_phases if algorithm.phases else train_sandblaster
         with open_cluster(cluster) as client, _threads_kept():
             return train(client, problem, algorithm, cluster, folder, identity, listen)
+    if isinstance(algorithm, SynchronousConfig):
+        with open_cluster(cluster, with_shards=False) as client, _threads_kept():
+            return train_synchronous(client, problem, algorithm, cluster, folder, identity, listen)
     return train_single(problem, algorithm, folder, identity, listen)

@@ -1,45 +1,67 @@
-"""A tar, plain or compressed, of a folder-per-class tree."""
+"""A tar, plain or compressed, of a tree of files."""
 
 from pathlib import Path
 
-from data.sources.source import ByteRange, ListedSource, SourceError, Spool
+from data.sources.digests import Digest
+from data.sources.errors import SourceError
+from data.sources.places import is_file, is_folder
+from data.sources.source import ByteRange, ListedSource, Spool
 from data.sources.strict_tar import is_compressed, tar_members
 from data.sources.tree import Tree, TreeFile, source_of_tree
 
 
-def archive_source(path: Path, spool_path: Path, train_split: str, test_split: str) -> ListedSource:
-    """Read an archive in one pass.
+def archive_source(
+    place: str,
+    spool_path: Path,
+    train_split: str,
+    test_split: str,
+    digest: Digest | None = None,
+) -> ListedSource:
+    """Read an archive of a folder-per-class tree; `archive_tree` tells how."""
+    require_archive(
+        place,
+        f"an archive (.tar, .tar.gz, .tar.bz2, .tar.xz) of {train_split}/CLASS/IMAGE and "
+        f"{test_split}/CLASS/IMAGE, or of CLASS/IMAGE",
+    )
+    with Spool(spool_path) as spool:
+        tree = archive_tree(place, spool, digest)
+    return source_of_tree(
+        without_wrapping(tree, {train_split, test_split}), train_split, test_split
+    )
 
-    Of a plain tar only the headers are read here: its images are read later, in any order, from
-    the archive itself. A compressed archive has no random access, so the pass appends its images
-    to `spool_path`, which needs room for all of them until staging ends.
+
+def require_archive(place: str, expected: str) -> None:
+    if not is_file(place):
+        what = "is a folder" if is_folder(place) else "does not exist"
+        raise SourceError(f"data.path={place} {what}: expected {expected}")
+
+
+def archive_tree(place: str, spool: Spool, digest: Digest | None = None) -> Tree:
+    """List an archive in one pass.
+
+    Of a plain tar only the headers are read here, unless there is a digest to compare: its files
+    are read later, in any order, from the archive itself. A compressed archive has no random
+    access, so the pass appends its files to the spool, which needs room for all of them until
+    staging ends.
 
     Raises:
-        SourceError: no such file, no such format, truncated or damaged, or an unsafe member.
+        SourceError: no such format, truncated or damaged, or an unsafe member.
     """
-    if not path.is_file():
-        what = "is a folder" if path.exists() else "does not exist"
-        raise SourceError(
-            f"data.path={path} {what}: expected an archive (.tar, .tar.gz, .tar.bz2, .tar.xz) of "
-            f"{train_split}/CLASS/IMAGE and {test_split}/CLASS/IMAGE, or of CLASS/IMAGE"
-        )
-    compressed = is_compressed(path)
+    compressed = is_compressed(place)
     files: list[TreeFile] = []
     folders: set[str] = set()
-    with Spool(spool_path) as spool:
-        for member in tar_members(path):
-            if member.is_folder:
-                folders.add(member.name)
-            elif compressed:
-                files.append(TreeFile(member.name, spool.append(member.read())))
-            else:
-                location = ByteRange(str(path), member.offset, member.num_bytes)
-                files.append(TreeFile(member.name, location))
-    tree = _without_wrapping(Tree(str(path), files, folders - {""}), {train_split, test_split})
-    return source_of_tree(tree, train_split, test_split)
+    for member in tar_members(place, digest=digest):
+        if member.is_folder:
+            folders.add(member.name)
+        elif compressed:
+            files.append(TreeFile(member.name, spool.append(member.read()), place))
+        else:
+            location = ByteRange(place, member.offset, member.num_bytes)
+            files.append(TreeFile(member.name, location, place))
+    return Tree(place, files, folders - {""})
 
 
-def _without_wrapping(tree: Tree, splits: set[str]) -> Tree:
+def without_wrapping(tree: Tree, splits: set[str]) -> Tree:
     """Drop the folders that hold everything else: archives often have one around the tree."""
     while tree.files:
         top = tree.files[0].name.split("/")[0]
@@ -51,7 +73,7 @@ def _without_wrapping(tree: Tree, splits: set[str]) -> Tree:
             break
         tree = Tree(
             f"{tree.origin}: {top}",
-            [TreeFile(file.name.removeprefix(start), file.location) for file in tree.files],
+            [file._replace(name=file.name.removeprefix(start)) for file in tree.files],
             frozenset(name.removeprefix(start) for name in inner),
         )
     return tree

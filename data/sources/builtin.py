@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from data.sources.source import ListedSource, SourceError, SourceSample, Split, Spool
+from data.sources.errors import SourceError
+from data.sources.source import ListedSource, SourceSample, Split, Spool
 from data.sources.strict_tar import tar_members
 
 VENDORED: Final = Path(__file__).parent.parent / "builtin"
@@ -41,11 +42,11 @@ def _vendored(folder: Path, spool: Spool) -> ListedSource:
 def _pairs(path: Path, spool: Spool) -> Iterator[SourceSample]:
     """Each key has its members side by side: KEY.cls, the label as text, then KEY.png."""
     label = -1
-    for member in tar_members(path):
+    for member in tar_members(str(path)):
         if member.name.endswith(".cls"):
             label = int(member.read())
         else:
-            yield SourceSample(member.name, label, spool.append(member.read()))
+            yield SourceSample(member.name, label, spool.append(member.read()), str(path))
 
 
 def _digits(spool: Spool) -> ListedSource:
@@ -60,7 +61,7 @@ def _digits(spool: Spool) -> ListedSource:
         num_seen[label] += 1
         split: Split = "train" if num_seen[label] % DIGITS_TEST_ONE_IN else "test"
         name = f"{split}/{label}/{index:04d}.png"
-        splits[split].append(SourceSample(name, label, spool.append(_png(image))))
+        splits[split].append(SourceSample(name, label, spool.append(_png(image)), "digits"))
     return ListedSource(tuple("0123456789"), splits["train"], splits["test"])
 
 

@@ -2,12 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from data.config import DataConfig
-from data.sources.registry import source_path
+from data.sources.errors import SourceError
+from data.sources.places import is_file, is_folder, is_remote, state
+from data.sources.registry import source_files, source_path
 
 MISSING: Final = "missing"
 
@@ -15,19 +17,31 @@ MISSING: Final = "missing"
 def fingerprint(config: DataConfig) -> str:
     """Describe the source's present state; MISSING when it is not there.
 
-    Of an archive: its size and time of change. Of a folder: its class folders and their times of
-    change, which shows files added, removed and renamed, but not one edited in place.
+    Of archives: their sizes and times of change, or what a remote store says of them. Of a folder
+    of images: its class folders and their times of change, which shows files added, removed and
+    renamed, but not one edited in place.
     """
     if config.source == "builtin":
         return "built in"
-    path = source_path(config)
-    if path.is_dir():
-        states = sorted(_folder_states(path, depth=2))
-        return f"{len(states)} folders, {hashlib.sha256(repr(states).encode()).hexdigest()[:16]}"
-    if path.exists():
-        status = path.stat()
-        return f"{status.st_size} bytes, changed {status.st_mtime_ns}"
-    return MISSING
+    place = source_path(config)
+    if is_file(place):
+        return state(place)
+    if not is_folder(place):
+        return MISSING
+    try:
+        files = source_files(config)
+    except SourceError:  # some are gone
+        return MISSING
+    if files is not None:
+        return f"{len(files)} files, {_short([state(file) for file in files])}"
+    if is_remote(place):
+        return "remote folder"
+    states = sorted(_folder_states(Path(place), depth=2))
+    return f"{len(states)} folders, {_short(states)}"
+
+
+def _short(states: Sequence[object]) -> str:
+    return hashlib.sha256(repr(states).encode()).hexdigest()[:16]
 
 
 def _folder_states(folder: Path, depth: int) -> Iterator[tuple[str, int]]:

@@ -5,21 +5,35 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.sources.source import ByteRange, ListedSource, SourceError
+from data.sources.errors import SourceError
+from data.sources.places import is_remote
+from data.sources.source import ByteRange, ListedSource
 from data.sources.tree import Tree, TreeFile, source_of_tree
 
 
-def folder_source(path: Path, train_split: str, test_split: str) -> ListedSource:
-    """Read the images below `path`; links are followed, as in any folder of links to images."""
-    if not path.is_dir():
-        what = "is a file" if path.exists() else "does not exist"
-        raise SourceError(
-            f"data.path={path} {what}: expected a folder with {train_split}/CLASS/IMAGE and "
-            f"{test_split}/CLASS/IMAGE, or with CLASS/IMAGE"
-        )
+def folder_source(path: str, train_split: str, test_split: str) -> ListedSource:
+    """Read a folder-per-class tree on a disk."""
+    expected = (
+        f"a folder with {train_split}/CLASS/IMAGE and {test_split}/CLASS/IMAGE, or with CLASS/IMAGE"
+    )
+    return source_of_tree(folder_tree(path, expected), train_split, test_split)
+
+
+def folder_tree(path: str, expected: str) -> Tree:
+    """List the files below `path`; links are followed, as in any folder of links to images.
+
+    Raises:
+        SourceError: there is no such folder, and what was `expected`; links to nothing, devices.
+    """
+    root = Path(path)
+    if is_remote(path):
+        raise SourceError(f"data.path={path}: folders are read from a disk: put them into archives")
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "does not exist"
+        raise SourceError(f"data.path={path} {what}: expected {expected}")
     folders: list[str] = []
-    files = list(_walk(path, folders))
-    return source_of_tree(Tree(str(path), files, set(folders)), train_split, test_split)
+    files = list(_walk(root, folders))
+    return Tree(path, files, set(folders))
 
 
 def _walk(root: Path, folders: list[str]) -> Iterator[TreeFile]:
@@ -30,7 +44,7 @@ def _walk(root: Path, folders: list[str]) -> Iterator[TreeFile]:
         for file_name in file_names:
             name = _printable((inside / file_name).as_posix(), root)
             path = os.path.join(where, file_name)
-            yield TreeFile(name, ByteRange(path, 0, _size(path)))
+            yield TreeFile(name, ByteRange(path, 0, _size(path)), str(root))
 
 
 def _raise(error: OSError) -> None:

@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
+from data.boxes import Annotation
+from data.sources.errors import SourceError as SourceError  # where sources look for it
+from data.sources.places import read_range
+
 Split = Literal["train", "test"]
-
-
-class SourceError(ValueError):
-    """The source cannot be read as labelled images. The text says where, what and what to do."""
 
 
 class ByteRange(NamedTuple):
     """Where the bytes of one image lie: so any process can read any image, in any order.
 
-    `path` is a string because a data set has millions of these and a Path takes five times as much.
+    `path` is a URL or a path; a string because a data set has millions of these and a Path takes
+    five times as much.
     """
 
     path: str
@@ -23,9 +24,7 @@ class ByteRange(NamedTuple):
     num_bytes: int
 
     def read(self) -> bytes:
-        with open(self.path, "rb") as file:
-            file.seek(self.offset)
-            data = file.read(self.num_bytes)
+        data = read_range(self.path, self.offset, self.num_bytes)
         if len(data) != self.num_bytes:
             raise SourceError(
                 f"{self.path}: {len(data)} of {self.num_bytes} bytes at offset {self.offset}: "
@@ -40,6 +39,8 @@ class SourceSample(NamedTuple):
     name: str
     label: int  # index into the source's class_names
     location: ByteRange
+    archive: str  # or folder that it came in, for messages: `location` may be in a spool
+    annotation: Annotation | None = None
 
 
 class Source(Protocol):
@@ -47,7 +48,7 @@ class Source(Protocol):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Sorted; a label is an index into it."""
+        """A label is an index into it; sorted, which for ImageNet is the order of WNIDs."""
         ...
 
     def samples(self, split: Split) -> Iterator[SourceSample]: ...

@@ -1,30 +1,29 @@
 """Reading tars of unknown origin in one pass: any doubt is an error, nothing is extracted."""
 
-import bz2
-import gzip
-import lzma
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Final, NamedTuple, Self, cast
 
-from data.sources.source import SourceError
+from data.sources.digests import Digest
+from data.sources.errors import SourceError
+from data.sources.places import open_file
+from data.sources.streams import DAMAGE, Window, unpacked, unpacker_of
 
-# Python's gzip also reads what pigz writes and checks the CRC; tarfile's own "r|gz" does neither.
-OPENERS: Final[dict[bytes, Callable[[Path], object]]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ\x00": lzma.open,
-}
-MAX_MEMBER_BYTES: Final = 1 << 28  # no image is larger; a lying header could claim exabytes
+MAX_MEMBER_BYTES: Final = 1 << 26  # no image is larger; a lying header could claim exabytes
+MAX_INNER_BYTES: Final = 1 << 34  # of a tar inside a tar, which is never held in memory
 MAX_EXTENSION_BYTES: Final = 1 << 20  # long names and the like, which tarfile reads into memory
+MAX_EMPTY_FILES: Final = 1000
+MAX_FOLDERS: Final = 100_000
 READ_BYTES: Final = 1 << 20
+TAR: Final = ".tar"
 
 
 class Member(NamedTuple):
-    """A file or folder of an archive; `offset` is where its data starts, uncompressed."""
+    """A file or folder of an archive; `offset` is where its data starts, uncompressed.
+
+    What lies in a tar inside the tar is called INNER.tar/NAME.
+    """
 
     name: str
     is_folder: bool
@@ -33,87 +32,141 @@ class Member(NamedTuple):
     read: Callable[[], bytes]  # valid until the next member is asked for
 
 
-def is_compressed(path: Path) -> bool:
-    return _opener(path) is not None
+def is_compressed(place: str) -> bool:
+    with open_file(place) as file:
+        return unpacker_of(file) is not None
 
 
-def tar_members(path: Path) -> Iterator[Member]:
+def tar_members(
+    place: str, of_tars: bool = False, digest: Digest | None = None
+) -> Iterator[Member]:
     """Yield the files and folders of a tar (.tar, .tar.gz, .tar.bz2, .tar.xz) in their order.
 
     tarfile takes a damaged header for the end of the archive and stops in silence; here the
     archive has to end with its end mark and nothing but zeros after it.
 
+    Args:
+        place: path or URL.
+        of_tars: open the tars that are members, one level deep, and give their members instead.
+        digest: what the file's digest should be; to find out, all of it is read.
+
     Raises:
         SourceError: naming archive, member and offset: not a tar, truncated, damaged, or a member
-            that is absolute, has "..", is no regular file or folder, or comes twice.
+            that is absolute, has "..", is no regular file or folder, or comes twice; too many
+            empty ones; a decompression bomb; another digest.
     """
-    with _errors_named(path), _opened(path) as stream:
-        yield from _members(path, stream)
+    with errors_named(place), open_file(place) as file:
+        yield from stream_members(file, place, of_tars, digest)
+
+
+def stream_members(
+    file: IO[bytes], place: str, of_tars: bool = False, digest: Digest | None = None
+) -> Iterator[Member]:
+    """The same for an opened file, which messages call `place`."""
+    with unpacked(file, place, digest) as stream:
+        yield from _members(stream, place, 0, levels=1 if of_tars else None)
+        while rest := stream.read(READ_BYTES):
+            if any(rest):
+                raise SourceError(
+                    f"{place}: has data after its end mark: damaged, or tars run together"
+                )
 
 
 @contextmanager
-def _errors_named(path: Path) -> Iterator[None]:
+def errors_named(place: str) -> Iterator[None]:
+    """Name the archive in what the libraries raise about its bytes."""
     try:
         yield
-    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except (tarfile.TarError, *DAMAGE) as error:
         raise SourceError(
-            f"{path}: cannot be read as .tar, .tar.gz, .tar.bz2 or .tar.xz: {error}"
+            f"{place}: cannot be read as .tar, .tar.gz, .tar.bz2 or .tar.xz: {error}"
         ) from error
 
 
-def _opener(path: Path) -> Callable[[Path], object] | None:
-    """None for a plain tar."""
-    with path.open("rb") as file:
-        start = file.read(8)
-    return next((opener for magic, opener in OPENERS.items() if start.startswith(magic)), None)
-
-
-def _opened(path: Path) -> IO[bytes]:
-    opener = _opener(path)
-    return path.open("rb") if opener is None else cast(IO[bytes], opener(path))
-
-
-def _members(path: Path, stream: IO[bytes]) -> Iterator[Member]:
+def _members(
+    stream: IO[bytes], place: str, start: int, levels: int | None, outer: str = ""
+) -> Iterator[Member]:
+    """`levels`: how deep tars are opened; None: they are files like others."""
     seen: set[str] = set()
+    limits = _Limits()
     with tarfile.open(fileobj=stream, mode="r:", tarinfo=_StrictTarInfo) as tar:
-        for info in tar:
-            place = f"{path}: member {info.name!r} at offset {info.offset}"
-            name = _safe_name(info, place)
+        while (info := tar.next()) is not None:
+            tar.members.clear()  # type: ignore[attr-defined]  # it would keep all, 1 kB each
+            where = f"{place}: member {outer + info.name!r} at offset {start + info.offset}"
+            is_inner = levels is not None and info.isfile() and info.name.endswith(TAR)
+            name = _safe_name(info, where, MAX_INNER_BYTES if is_inner else MAX_MEMBER_BYTES)
             if info.isfile() and name in seen:
-                raise SourceError(f"{place}: comes twice in the archive")
+                raise SourceError(f"{where}: comes twice in the archive")
+            limits.count(info, where)
             if info.isfile():
                 seen.add(name)
-            read = _Reader(path, stream, info)
-            yield Member(name, info.isdir(), info.offset_data, info.size, read)
-    while rest := stream.read(READ_BYTES):
+            offset = start + info.offset_data
+            if is_inner:
+                yield from _inner_members(stream, info, place, offset, levels, f"{outer}{name}")
+            else:
+                read = _Reader(place, stream, info)
+                yield Member(outer + name, info.isdir(), offset, info.size, read)
+
+
+def _inner_members(
+    stream: IO[bytes],
+    info: tarfile.TarInfo,
+    place: str,
+    offset: int,
+    levels: int | None,
+    name: str,
+) -> Iterator[Member]:
+    if not levels:
+        raise SourceError(f"{place}: member {name!r} at offset {offset}: tars nested too deep")
+    window = Window(stream, info.size)
+    try:
+        yield from _members(cast(IO[bytes], window), place, offset, levels - 1, f"{name}/")
+    except (tarfile.TarError, EOFError) as error:
+        raise SourceError(f"{place}: member {name!r} at offset {offset}: {error}") from error
+    while rest := window.read(READ_BYTES):
         if any(rest):
-            raise SourceError(f"{path}: has data after its end mark: damaged, or tars run together")
+            raise SourceError(f"{place}: member {name!r} at offset {offset}: data after its end")
+
+
+class _Limits:
+    """Bounds what a list of worthless members may cost."""
+
+    def __init__(self) -> None:
+        self._num_empty = self._num_folders = 0
+
+    def count(self, info: tarfile.TarInfo, where: str) -> None:
+        self._num_folders += info.isdir()
+        self._num_empty += info.isfile() and info.size == 0
+        if self._num_empty > MAX_EMPTY_FILES:
+            raise SourceError(f"{where}: is the archive's empty file number {self._num_empty}")
+        if self._num_folders > MAX_FOLDERS:
+            raise SourceError(f"{where}: is the archive's folder number {self._num_folders}")
 
 
 class _Reader:
     """Reads a member's data; the stream stands at its start when the member is yielded."""
 
-    def __init__(self, path: Path, stream: IO[bytes], info: tarfile.TarInfo) -> None:
-        self._path, self._stream, self._info = path, stream, info
+    def __init__(self, place: str, stream: IO[bytes], info: tarfile.TarInfo) -> None:
+        self._place, self._stream, self._info = place, stream, info
 
     def __call__(self) -> bytes:
-        with _errors_named(self._path):  # again: the caller reads outside the generator's frame
+        with errors_named(self._place):  # again: the caller reads outside the generator's frame
             data = self._stream.read(self._info.size)
             if len(data) != self._info.size:
                 raise EOFError(f"the archive ends inside member {self._info.name!r}")
             return data
 
 
-def _safe_name(info: tarfile.TarInfo, place: str) -> str:
+def _safe_name(info: tarfile.TarInfo, where: str, max_bytes: int) -> str:
     """The member's name without "./" and final "/"; "" is the top folder."""
     if not (info.isfile() or info.isdir()) or info.issparse():
-        raise SourceError(f"{place}: is a link, device or sparse file: expected files and folders")
-    if not 0 <= info.size <= MAX_MEMBER_BYTES:
-        raise SourceError(f"{place}: claims {info.size} bytes: expected 0 to {MAX_MEMBER_BYTES}")
+        raise SourceError(f"{where}: is a link, device or sparse file: expected files and folders")
+    if not 0 <= info.size <= max_bytes:
+        raise SourceError(f"{where}: claims {info.size} bytes: expected 0 to {max_bytes}")
     if info.name.startswith("/") or ".." in info.name.split("/"):
-        raise SourceError(f"{place}: points outside the archive: absolute and '..' are refused")
+        raise SourceError(f"{where}: points outside the archive: absolute and '..' are refused")
     if not info.name.isprintable():
-        raise SourceError(f"{place}: its name is not printable UTF-8")
+        raise SourceError(f"{where}: its name is not printable UTF-8")
     return "/".join(part for part in info.name.split("/") if part not in ("", "."))
 
 
@@ -121,7 +174,8 @@ class _StrictTarInfo(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         info = super().frombuf(buf, encoding, errors)
-        limit = MAX_MEMBER_BYTES if info.isreg() else MAX_EXTENSION_BYTES
+        regular = MAX_INNER_BYTES if info.name.endswith(TAR) else MAX_MEMBER_BYTES
+        limit = regular if info.isreg() else MAX_EXTENSION_BYTES
         if not 0 <= info.size <= limit:
             raise tarfile.HeaderError(f"claims {info.size} bytes: expected 0 to {limit}")
         return info

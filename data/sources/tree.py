@@ -1,14 +1,15 @@
 """Reading a list of file names as a folder-per-class tree, from a disk or from an archive."""
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from data.sources.source import ByteRange, ListedSource, SourceError, SourceSample
+from data.sources.errors import SourceError
+from data.sources.messages import some
+from data.sources.source import ByteRange, ListedSource, SourceSample
 
 TEST_ONE_IN: Final = 10  # of the images of a tree without splits
-SHOWN: Final = 5  # names listed in a message
 
 Classes = Mapping[str, Sequence["TreeFile"]]  # class name → its files
 
@@ -16,6 +17,7 @@ Classes = Mapping[str, Sequence["TreeFile"]]  # class name → its files
 class TreeFile(NamedTuple):
     name: str  # relative, "/" between the parts
     location: ByteRange
+    archive: str  # or folder that it lies in
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def _classes(tree: Tree, start: str) -> Classes:
         )
     if empty := sorted(name for name, files in classes.items() if not files):
         raise SourceError(
-            f"{tree.origin}: no images in {_some([f'{start}{name}/' for name in empty])}: "
+            f"{tree.origin}: no images in {some([f'{start}{name}/' for name in empty])}: "
             "fill or remove empty class folders"
         )
     return classes
@@ -103,7 +105,7 @@ def _require_same_classes(
     origin: str, train: Classes, test: Classes, train_split: str, test_split: str
 ) -> None:
     problems = [
-        f"only in {split}/: {_some(sorted(names))}"
+        f"only in {split}/: {some(sorted(names))}"
         for split, names in ((train_split, train.keys() - test), (test_split, test.keys() - train))
         if names
     ]
@@ -114,15 +116,9 @@ def _require_same_classes(
         )
 
 
-def _some(names: Collection[str]) -> str:
-    shown = list(names)
-    rest = len(shown) - SHOWN
-    return ", ".join(shown[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
-
-
 def _labelled(classes: Classes) -> list[SourceSample]:
     return [
-        SourceSample(file.name, label, file.location)
+        SourceSample(file.name, label, file.location, file.archive)
         for label, class_name in enumerate(sorted(classes))
         for file in classes[class_name]
     ]

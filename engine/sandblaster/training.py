@@ -156,8 +156,8 @@ class Training:
         """Make the iterate the shards' parameters, and a checkpoint of them."""
         self._driver.run([copy(PARAMETERS, at.point)])
         id = checkpoint.next_id(self._checkpoints)
-        answers = self._driver.ask("snapshot", id=id)
-        if failed := next((a["message"] for a in answers if a["op"] == "snapshot_failed"), None):
+        answers = self._driver.ask("checkpoint", id=id)
+        if failed := next((a["failed"] for a in answers if "failed" in a), None):
             raise RunFailedError(f"a shard cannot write the final checkpoint: {failed}")
         final = checkpoint.commit(
             self._checkpoints,

@@ -9,6 +9,7 @@ from data.contact_sheet import contact_sheet
 from data.manifest import MANIFEST, Manifest, read_manifest
 from data.publish import published
 from tasks.records import read_record
+from tasks.report.data_tables import data_tables
 from tasks.report.document import ReportParts, report_document
 from tasks.report.history import TrainingHistory, history_of, read_events
 from tasks.report.machine import machine_facts
@@ -33,6 +34,7 @@ def build_report(folder: Path, staged: Path, overrides: Sequence[str]) -> Path:
         transfer=read_record(folder / "transfer.json") or {},
         machine=machine_facts(),
         plots=_write_plots(history, folder / "plots") if history else {},
+        data_tables=data_tables(manifest) if manifest else {},
         contact_sheet=_write_contact_sheet(staged, folder / "plots") if manifest else None,
     )
     write_if_changed(folder / "summary.json", json.dumps(summary(parts), indent=2).encode())

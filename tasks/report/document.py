@@ -33,6 +33,7 @@ class ReportParts:
     machine: Figures = field(default_factory=dict)
     plots: Mapping[str, Path] = field(default_factory=dict)
     contact_sheet: Path | None = None
+    data_tables: Mapping[str, Sequence[Row]] = field(default_factory=dict)  # by title
 
 
 def report_document(parts: ReportParts) -> str:
@@ -86,10 +87,17 @@ def _incidents(history: TrainingHistory | None) -> str:
 
 def _data(parts: ReportParts) -> str:
     figures = _figures({"data": parts.data})
-    if parts.contact_sheet is None:
-        return figures
-    link = f"[All images of the first training tar](plots/{parts.contact_sheet.name})"
-    return f"{figures}\n\n{link}"
+    folded = [
+        f"<details><summary>{title}: {len(rows)}</summary>\n\n{_table(rows)}\n\n</details>"
+        for title, rows in parts.data_tables.items()
+        if rows
+    ]
+    link = (
+        f"[All images of the first training tar](plots/{parts.contact_sheet.name})"
+        if parts.contact_sheet
+        else ""
+    )
+    return "\n\n".join(filter(None, [figures, *folded, link]))
 
 
 def _figures(tree: Mapping[str, Any]) -> str:

@@ -54,6 +54,11 @@ def _texts(row: Event) -> tuple[str, str] | None:
                 f"Replica {row['replica']} was back, in its life {row['incarnation']}.",
                 "It fetched the newest parameters and took the next samples.",
             )
+        case "replica_quarantined":
+            return (
+                f"Replica {row['replica']} was left out: {row['reason']}.",
+                "Its samples were given to the others.",
+            )
         case "shard_lost":
             return (
                 f"Parameter shard {row['shard']} was lost: {row['reason']}.",
@@ -64,6 +69,11 @@ def _texts(row: Event) -> tuple[str, str] | None:
                 f"Parameter shard {row['shard']} was served again, in epoch {row['epoch']}, at "
                 f"version {row['version']}.",
                 f"Its state came from {row['restored_from']}; the pushes went on.",
+            )
+        case "rank_lost":
+            return (
+                f"Process {row['replica']} of the synchronous training was lost: {row['reason']}.",
+                "All processes stopped, and began again at the newest checkpoint.",
             )
         case "push_refused":
             return (

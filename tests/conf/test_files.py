@@ -15,6 +15,11 @@ OPTIONS = [
     if group != "experiment"
 ]
 EXPERIMENTS = sorted(path.stem for path in (FOLDER / "experiment").glob("*.yaml"))
+PUBLISHED = {  # data sets that live somewhere else, with images of many sizes
+    path.stem
+    for path in (FOLDER / "data").glob("*.yaml")
+    if re.search(r"^path: null$", path.read_text(), re.MULTILINE)
+} - {"folder", "archive"}
 
 
 def keys_of(tree: dict[str, object], prefix: str = "") -> set[str]:
@@ -31,7 +36,7 @@ def companions(*overrides: str) -> list[str]:
     if any(text.startswith("algorithm/optimiser=") for text in overrides):
         return ["algorithm=sandblaster"]
     options = {text.partition("=")[2] for text in overrides}
-    if any(name in {"imagenet", "imagenet_folder"} or name.startswith("vgg_") for name in options):
+    if options & {"imagenet", *PUBLISHED} or any(name.startswith("vgg_") for name in options):
         return ["experiment=imagenet_d", "data.path=there"]
     return ["data.path=there"] if options & {"folder", "archive", "imagenet_d"} else []
 
@@ -55,7 +60,9 @@ def test_every_experiment_loads_and_bears_its_own_name(experiment):
 
 
 @pytest.mark.parametrize("experiment", ["quick", "imagenet_d"])
-@pytest.mark.parametrize(("algorithm", "rule"), [("single", "sgd"), ("downpour", "adagrad")])
+@pytest.mark.parametrize(
+    ("algorithm", "rule"), [("single", "sgd"), ("downpour", "adagrad"), ("synchronous", "adamw")]
+)
 def test_an_experiment_goes_with_every_algorithm_and_rule(experiment, algorithm, rule):
     choices = [f"experiment={experiment}", f"algorithm={algorithm}", f"algorithm/rule={rule}"]
     config = load(overrides=[*choices, *companions(*choices)])
@@ -75,3 +82,10 @@ def test_every_experiment_opens_with_command_cost_and_expectation(experiment):
 def test_every_option_says_what_it_is(group, option):
     first = (FOLDER / group / f"{option}.yaml").read_text().splitlines()[0]
     assert re.match(r"# .{12,}", first)
+
+
+@pytest.mark.parametrize("option", sorted(PUBLISHED - {"imagenet_folder"}))
+def test_every_published_data_set_tells_command_cost_and_expectation(option):
+    head = (FOLDER / "data" / f"{option}.yaml").read_text()
+    for label in ("Command", "Cost", "Expect"):
+        assert re.search(rf"^# {label}: .{{12,}}", head, re.MULTILINE)

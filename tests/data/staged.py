@@ -3,20 +3,25 @@
 import os
 import signal
 import warnings
+from dataclasses import fields
 from pathlib import Path
 
+import data.look
 import data.publish
 import data.sources.source
-import data.tars
 from data.config import DataConfig, StagingConfig
 
+STAGING = {field.name for field in fields(StagingConfig)}
 
-def config_of(path: Path, source="folder", samples_per_tar=5, **staging):
+
+def config_of(path: Path, source="folder", samples_per_tar=5, **settings):
+    staging = {name: settings.pop(name) for name in STAGING & settings.keys()}
     return DataConfig(
         name="pets",
         source=source,
         path=str(path),
         staging=StagingConfig(samples_per_tar=samples_per_tar, **staging),
+        **settings,
     )
 
 
@@ -60,7 +65,7 @@ def _arm(step: int) -> None:
         (data.publish.os, "fsync"),
         (data.publish.os, "replace"),
         (data.publish.os, "close"),
-        (data.tars, "decode_rgb"),
+        (data.look, "decode_rgb"),
         (data.sources.source.Spool, "append"),
     ):
         setattr(owner, name, deadly(getattr(owner, name)))

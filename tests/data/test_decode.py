@@ -180,6 +180,34 @@ def test_a_scaled_pixel_always_covers_whole_pixels_of_the_original(eighths):
     assert np.abs(scaled.astype(int) - expected[:height, :width]).mean() < 2
 
 
+@pytest.mark.parametrize("eighths", FAST_SCALES)
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0", "grey", "progressive"])
+def test_the_rows_asked_for_are_those_of_the_whole_image(eighths, subsampling):
+    noise = np.random.default_rng(0).integers(0, 256, (75, 90, 3), dtype=np.uint8)
+    options = {"subsampling": subsampling}
+    if subsampling == "progressive":
+        options = {"progressive": True}
+    image = Image.fromarray(noise)
+    data = encoded(image.convert("L")) if subsampling == "grey" else encoded(image, **options)
+    whole = decode_rgb(data, CAP, eighths)
+    for num_rows in range(1, len(whole) + 1):
+        rows = decode_rgb(data, CAP, eighths, num_rows)
+        assert rows.shape[1:] == whole.shape[1:]
+        np.testing.assert_array_equal(rows[:num_rows], whole[:num_rows])
+
+
+def test_few_rows_of_a_plain_jpeg_are_really_few():
+    assert len(decode_rgb(encoded(picture(0, 200, 200)), CAP, num_rows=50)) < 60
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_a_turned_jpeg_comes_whole_whatever_rows_are_asked_for(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(picture(5), exif=exif)
+    np.testing.assert_array_equal(decode_rgb(data, CAP, num_rows=3), decode_rgb(data, CAP))
+
+
 def test_the_smallest_scale_leaves_the_side_that_is_wanted():
     for smallest_side in range(1, 200, 7):
         for wanted in range(1, 250, 9):

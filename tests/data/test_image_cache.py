@@ -1,11 +1,11 @@
 """The cache keeps what fits and never more."""
 
-from PIL import Image
+import numpy as np
 
 from data.image_cache import BYTES_PER_IMAGE, ImageCache
 
-IMAGE = Image.new("RGB", (10, 10))
-NUM_BYTES = BYTES_PER_IMAGE + 400
+IMAGE = np.zeros((10, 10, 3), np.uint8)
+NUM_BYTES = BYTES_PER_IMAGE + 300
 
 
 def test_images_are_kept_until_the_room_is_used_and_then_refused():
@@ -24,7 +24,7 @@ def test_an_image_offered_twice_takes_its_room_once():
 
 def test_a_small_image_still_fits_where_a_large_one_did_not():
     cache = ImageCache(NUM_BYTES)
-    cache.offer("large", Image.new("RGB", (100, 100)))
+    cache.offer("large", np.zeros((100, 100, 3), np.uint8))
     cache.offer("small", IMAGE)
     assert cache.get("large") is None
     assert cache.get("small") is IMAGE
@@ -34,3 +34,12 @@ def test_no_room_keeps_nothing():
     cache = ImageCache(0)
     cache.offer(0, IMAGE)
     assert cache.get(0) is None
+
+
+def test_it_is_full_once_an_image_was_refused():
+    cache = ImageCache(NUM_BYTES)
+    cache.offer(0, IMAGE)
+    assert not cache.is_full
+    cache.offer(1, IMAGE)
+    assert cache.is_full
+    assert ImageCache(0).is_full

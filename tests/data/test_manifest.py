@@ -4,9 +4,11 @@ import json
 
 import pytest
 
+from data.boxes import BoxCounts
 from data.manifest import (
     FORMAT_VERSION,
     MANIFEST,
+    ClassCounts,
     Manifest,
     ManifestError,
     Quarantined,
@@ -23,7 +25,9 @@ ENTRY = TarEntry(
     plan_digest="cd" * 32,
     num_pixels=99,
     rgb_sums=(2**60, 2, 3),
-    quarantined=(Quarantined("train/cat/x.jpg", "is empty: 0 bytes"),),
+    side_counts=(0,) * 12,
+    box_counts=BoxCounts(kept=5, clipped=1),
+    quarantined=(Quarantined("pets.tar", "train/cat/x.jpg", "is empty: 0 bytes"),),
 )
 EXAMPLE = Manifest(
     name="pets",
@@ -31,6 +35,7 @@ EXAMPLE = Manifest(
     mean_rgb=(0.1, 1 / 3, 254.99999999999997),
     train=(ENTRY,),
     test=(ENTRY,),
+    class_counts=ClassCounts((4,), (3,)),
     max_pixels=1000,
     source="/somewhere",
     fingerprint="as it was",

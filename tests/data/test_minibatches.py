@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data.augmentation import draw, rescaled_crop
+from data.augmentation import crop_region, draw, rescaled
 from data.config import InputConfig
 from data.decode import decode_rgb
 from data.manifest import read_manifest
@@ -45,7 +45,7 @@ def test_shapes_types_and_the_last_smaller_minibatch(pets):
         assert images.dtype == torch.float32
         assert labels.dtype == torch.int64
         assert images.shape == (len(labels), 3, 16, 16)
-        assert images.is_contiguous()
+        assert images.is_contiguous(memory_format=torch.channels_last)
         sizes.append(len(labels))
     assert sizes == [4, 4, 3]
 
@@ -105,9 +105,10 @@ def test_images_equal_the_literal_computation_sample_by_sample(pets):
         ((images, labels),) = one.minibatches(2, tar, 0, len(staged), 100)
         with staged.path.open("rb") as file:
             for place, position in enumerate(draws.order):
-                image = Image.fromarray(decode_rgb(staged.image(file, position), 10**6))
+                image = decode_rgb(staged.image(file, position), 10**6)
                 side, corner = int(draws.sides[position]), draws.corners[position]
-                pixels = np.asarray(rescaled_crop(image, 1.0, (20, 16), side, 16, corner))
+                region = crop_region((20, 16), 1.0, side, 16, corner)
+                pixels = rescaled(image, region, 16).numpy()
                 if draws.flips[position]:
                     pixels = np.fliplr(pixels)
                 expected = pixels - np.array(manifest.mean_rgb) + draws.shifts[position]

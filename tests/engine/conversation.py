@@ -8,6 +8,7 @@ from engine.coordinator import Coordinator
 from engine.instructions import Commit, Drop, Finish, Instruction, Record, Send
 from engine.ledger import Lease, Ledger, Progress, Range
 from engine.snapshots import Snapshots
+from engine.warm_start import WarmStart
 
 UNIT_SIZES = (40, 40)
 HOUR = 3600.0
@@ -48,6 +49,7 @@ class Conversation:
             self.cluster,
             checkpoint="checkpoints/000000",
             num_steps=0,
+            warm_start=WarmStart(self.config.warm_start),
         )
         self._peers = itertools.count(1)
         self.out: list[Instruction] = []

@@ -1,4 +1,4 @@
-"""A whole training, cluster and all, that kills its own process at its second checkpoint.
+"""A whole training, cluster and all, that kills its own process after some checkpoints.
 
 python -m tests.engine.doomed FOLDER
 """
@@ -26,7 +26,7 @@ FACTORY = functools.partial(slow, pause_s=0.005)
 
 
 def main(folder: Path) -> None:
-    killer = Meddler(When("checkpoint", 2, lambda row: os.kill(os.getpid(), signal.SIGKILL)))
+    killer = Meddler(When("progress", 3, lambda row: os.kill(os.getpid(), signal.SIGKILL)))
     with open_cluster(CLUSTER) as client:
         train_downpour(client, FACTORY, CONFIG, CLUSTER, folder, IDENTITY, killer)
 

@@ -1,5 +1,6 @@
 """Learning problems that do something to the process that works on them, once in a run."""
 
+import math
 import os
 import signal
 import time
@@ -45,6 +46,21 @@ def slow(pause_s: float) -> TorchProblem:
 
     problem.gradient_ = gradient_  # type: ignore[method-assign]
     return problem
+
+
+def poisoned(folder: str, driver: int, pause_s: float) -> TorchProblem:
+    """The classifier; every gradient is NaN in the first process but `driver` that builds it."""
+    problem = slow(pause_s)
+    if os.getpid() != driver and _mine(Path(folder) / "poison"):
+        problem.gradient_ = lambda parameters, payload, grad: float(grad.fill_(math.nan)[0])
+    return problem
+
+
+def deadly(driver: int) -> TorchProblem:
+    """A problem that kills every process but `driver` that builds it, as a broken library does."""
+    if os.getpid() != driver:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return classifier()
 
 
 def broken(driver: int) -> TorchProblem:

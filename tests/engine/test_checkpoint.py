@@ -87,6 +87,18 @@ def test_a_checkpoint_of_another_run_is_refused_with_every_difference(tmp_path):
     assert "paths.run_name" in lines[-1]
 
 
+def test_of_long_lists_that_differ_the_difference_is_shown(tmp_path):
+    classes = [f"n{number:08d}" for number in range(1000)]
+    write(tmp_path, identity={"class_names": ", ".join(classes)})
+    other = {"class_names": ", ".join([*classes[:700], "n99999999", *classes[701:]])}
+    with pytest.raises(CheckpointMismatchError) as caught:
+        checkpoint.newest(tmp_path, other)
+    line = str(caught.value).splitlines()[1]
+    assert "n00000700" in line.partition("this run")[0]
+    assert "n99999999" in line.partition("this run")[2]
+    assert len(line) < 500
+
+
 def test_a_full_disk_is_an_error_of_the_operating_system_and_names_the_file(
     tmp_path, almost_full_disk
 ):

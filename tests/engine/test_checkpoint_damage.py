@@ -141,9 +141,10 @@ def test_the_newest_whole_one_wins_and_the_damaged_one_is_named(tmp_path, caplog
     assert f"000002/{file}" in record.message
 
 
-def test_when_all_are_damaged_there_is_none(tmp_path, caplog):
+def test_when_all_are_damaged_the_run_is_refused_and_not_begun_anew(tmp_path, caplog):
     for id in range(2):
         write(tmp_path, id)
         (tmp_path / f"{id:06d}" / FILES[0]).unlink()
-    assert checkpoint.newest(tmp_path, IDENTITY) is None
+    with pytest.raises(CheckpointError, match=r"(?s)every .* damaged:\n.*000001.*000000.*remove"):
+        checkpoint.newest(tmp_path, IDENTITY)
     assert len(caplog.records) == 2

@@ -99,31 +99,6 @@ def test_refused_pushes_become_rows_even_when_nothing_else_happened():
     assert not talk.rows("progress")
 
 
-def test_a_warm_start_lets_one_replica_work_alone_until_its_steps_are_done():
-    config = DownpourConfig(minibatch_size=5, num_epochs=1, warm_start_steps=3)
-    talk = Conversation(config)
-    _, (alice, bob) = talk.all_join()
-    lease = talk.lease(bob)  # whoever asks first
-    assert talk.lease(alice) is None
-    talk.progress(bob, lease, 5, steps=2)
-    assert talk.lease(alice) is None
-    assert talk.lease(bob)
-    talk.progress(bob, lease, 10, steps=1)
-    assert talk.lease(alice)
-
-
-def test_when_the_replica_of_the_warm_start_dies_another_one_takes_its_place():
-    config = DownpourConfig(minibatch_size=5, num_epochs=1, warm_start_steps=3)
-    talk = Conversation(config)
-    _, (alice, bob) = talk.all_join()
-    assert talk.lease(alice)
-    assert talk.lease(bob) is None
-    talk.lose(alice)
-    assert talk.lease(bob)
-    again = talk.hello("replica", 0)
-    assert talk.lease(again) is None
-
-
 def test_the_run_ends_with_the_final_validation_and_tells_everybody():
     talk = Conversation()
     shards, replicas = talk.all_join()

@@ -3,6 +3,7 @@
 import pytest
 
 from engine.config import ClusterConfig
+from engine.coordinator import MAX_FRUITLESS
 from engine.instructions import RunFailedError
 from tests.engine.conversation import Conversation
 
@@ -142,10 +143,53 @@ def test_a_replica_that_leaves_when_all_is_done_is_not_lost():
         assert talk.lose(peer) == []
 
 
-def test_a_process_that_leaves_before_its_welcome_costs_no_restart():
+def test_a_process_that_leaves_before_its_welcome_costs_a_restart():
+    talk = Conversation(cluster=ClusterConfig(max_restarts=1))
+    talk.lose(talk.hello("replica", 0))
+    assert talk.rows("replica_lost")[0]["incarnation"] == 1
+    with pytest.raises(RunFailedError, match="replica 0 was lost 2 times"):
+        talk.lose(talk.hello("replica", 0))
+
+
+@pytest.mark.parametrize("role", ["replica", "shard"])
+def test_a_role_that_dies_again_and_again_before_it_does_anything_ends_the_run(role):
+    talk = Conversation(cluster=ClusterConfig(max_restarts=99))
+    for _ in range(MAX_FRUITLESS):
+        talk.lose(talk.hello(role, 1))
+    with pytest.raises(RunFailedError, match=rf"{role} 1 was lost 4 times in a row before"):
+        talk.lose(talk.hello(role, 1))
+
+
+def test_a_replica_that_takes_a_lease_in_between_is_not_hopeless():
+    talk = Conversation(cluster=ClusterConfig(max_restarts=99))
+    for _ in range(3 * MAX_FRUITLESS):
+        _, (alice, bob) = talk.all_join()
+        talk.lease(alice)
+        talk.lose(alice)
+        talk.lease(bob)
+        talk.lose(bob)
+
+
+def test_a_quarantined_replica_is_not_missed_and_its_samples_go_to_the_others():
     talk = Conversation(cluster=ClusterConfig(max_restarts=0))
-    for _ in range(5):
-        assert talk.lose(talk.hello("replica", 0)) == []
+    shards, (alice, bob) = talk.all_join()
+    lease = talk.lease(alice)
+    talk.say(alice, "quarantine", reason="10 pushes in a row were not finite")
+    (row,) = talk.rows("replica_quarantined")
+    assert row["replica"] == 0
+    assert "not finite" in row["reason"]
+    talk.lose(alice)
+    for shard in shards:
+        talk.fenced(shard, 0, 1, None)
+    assert talk.lease(bob)[1:] == lease[1:]
+
+
+def test_when_every_replica_is_quarantined_the_run_fails():
+    talk = Conversation()
+    _, (alice, bob) = talk.all_join()
+    talk.say(alice, "quarantine", reason="NaN")
+    with pytest.raises(RunFailedError, match=r"every replica .* last: NaN of bob"):
+        talk.say(bob, "quarantine", reason="NaN of bob")
 
 
 def test_after_the_end_a_lost_shard_is_no_failure():
@@ -166,3 +210,26 @@ def test_what_a_lost_replica_had_reported_counts_even_if_the_shards_know_nothing
         talk.fenced(shard, 0, 1, None)
     assert talk.rows("replica_settled")[0]["samples_returned"] == 5
     assert talk.ledger.num_counted == 5
+
+
+def test_a_shard_that_does_not_come_back_is_not_waited_for_for_ever():
+    talk = Conversation(cluster=ClusterConfig(start_timeout_s=60))
+    shards, replicas = talk.all_join()
+    talk.lose(shards[1])
+    talk.tick()
+    talk.tick_with_heartbeats(60, [shards[0], *replicas])
+    with pytest.raises(RunFailedError, match="shard 1 has had no process for 60 s"):
+        talk.tick_with_heartbeats(1, [shards[0], *replicas])
+
+
+def test_one_missing_replica_is_done_without_but_not_all():
+    talk = Conversation(cluster=ClusterConfig(start_timeout_s=60))
+    shards, (alice, bob) = talk.all_join()
+    talk.lose(alice)
+    talk.tick()
+    for _ in range(9):
+        talk.tick_with_heartbeats(10, [*shards, bob])
+    talk.lose(bob)
+    talk.tick()
+    with pytest.raises(RunFailedError, match="no replica has had a process for 60 s"):
+        talk.tick_with_heartbeats(61, shards)

@@ -14,14 +14,15 @@ import pytest
 import torch
 from distributed import Client
 
-from engine import memory
+from engine import checkpoint, memory
 from engine.config import ClusterConfig, DownpourConfig, MomentumConfig
 from engine.dask_train import train_downpour
 from engine.inprocess import train_in_process
 from engine.instructions import RunFailedError
+from engine.replay import replay
 from tasks.cluster import open_cluster
 from tests.engine import doomed
-from tests.engine.fuses import FUSES, broken, fused
+from tests.engine.fuses import FUSES, broken, deadly, fused, poisoned
 from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES, classifier
 from tests.engine.rows import Listener, Meddler, Row, When, in_file
 from tests.engine.threaded import latest
@@ -70,7 +71,7 @@ def test_killed_and_frozen_processes_cost_no_update_and_repeat_none(client, tmp_
     # Beside that, the fuses kill one replica and stop one.
     heard = Meddler(When("progress", 3, kill_both_shards))
     factory = functools.partial(fused, str(tmp_path), pause_s=0.002)
-    settings = config(num_epochs=40)
+    settings = config(num_epochs=40, record=True)
     result = train_downpour(client, factory, settings, CLUSTER, tmp_path, {}, heard)
 
     assert all((tmp_path / fuse).exists() for fuse in FUSES)
@@ -87,6 +88,11 @@ def test_killed_and_frozen_processes_cost_no_update_and_repeat_none(client, tmp_
         expected = 40 * MINIBATCHES_PER_EPOCH
         assert expected - unplanned <= shard.version <= expected
     assert memory_left() == []
+    start, end = checkpoint.read(tmp_path / "checkpoints" / "000000"), latest(tmp_path)
+    vectors = [(start.read_shard(k), 0) for k in range(2)]
+    versions = [shard.version for shard in end.shards]
+    replayed = replay(classifier(), settings, tmp_path / "record" / "000000", vectors, versions)
+    assert torch.equal(replayed, result.parameters)
 
     again = train_downpour(client, factory, settings, CLUSTER, tmp_path, {})
     assert again.already_complete
@@ -97,20 +103,26 @@ def test_a_killed_training_goes_on_when_it_is_called_again(client, tmp_path):
     command = [sys.executable, "-m", "tests.engine.doomed", str(tmp_path)]
     killed = subprocess.Popen(command, cwd=Path(__file__).parents[2])
     assert killed.wait(timeout=60) == -signal.SIGKILL
-    orphans = {row["pid"] for row in in_file(tmp_path) if "pid" in row}
-    assert wait_until_gone(orphans), "workers outlived their scheduler"
+    rows = in_file(tmp_path)
+    acknowledged = max(row["samples"] for row in rows if row["event"] == "progress")
     left = latest(tmp_path)
     total = doomed.CONFIG.num_epochs * NUM_SAMPLES
     assert 0 < left.num_counted < total
 
-    heard = Listener()
+    heard = Listener()  # its processes may still be alive for a moment
     result = train_downpour(
         client, doomed.FACTORY, doomed.CONFIG, CLUSTER, tmp_path, doomed.IDENTITY, heard
     )
-    assert heard.of("start")[0]["resumed_at_samples"] == left.num_counted
+    resumed_at = heard.of("start")[0]["resumed_at_samples"]
+    assert resumed_at >= max(acknowledged, left.num_counted)  # nothing acknowledged is lost
     assert result.num_samples == total
-    assert samples_done(heard) == total - left.num_counted
+    assert samples_done(heard) == total - resumed_at
+    # Each replica may have been in the middle of a push.
+    for shard in latest(tmp_path).shards:
+        expected = doomed.CONFIG.num_epochs * MINIBATCHES_PER_EPOCH
+        assert expected - CLUSTER.num_replicas <= shard.version <= expected
     assert not list(memory.shared_root().glob(f"verydeep-{killed.pid}-*"))
+    assert wait_until_gone({row["pid"] for row in rows if "pid" in row}), "workers outlived it"
 
 
 def wait_until_gone(pids: set[int]) -> bool:
@@ -133,3 +145,27 @@ def test_a_replica_that_cannot_build_its_problem_ends_the_run_with_its_error(cli
     with pytest.raises(RunFailedError, match=r"replica-\d-\w+ failed: FileNotFoundError.*no such"):
         train_downpour(client, factory, config(), CLUSTER, tmp_path, {})
     assert memory_left() == []
+
+
+def test_a_process_that_dies_of_its_problem_ends_the_run_within_seconds(tmp_path):
+    factory = functools.partial(deadly, os.getpid())
+    # Dask gives a worker up that dies while it starts: either way the run ends with an error.
+    cluster = ClusterConfig(num_replicas=1, num_shards=1, start_timeout_s=10)
+    with (
+        open_cluster(cluster) as client,
+        pytest.raises(RunFailedError, match=r"replica 0 was lost 4 times in a row|no replica has"),
+    ):
+        train_downpour(client, factory, config(), cluster, tmp_path, {})
+    assert memory_left() == []
+
+
+def test_a_replica_that_computes_nonsense_is_left_out_and_the_other_does_its_work(client, tmp_path):
+    factory = functools.partial(poisoned, str(tmp_path), os.getpid(), pause_s=0.002)
+    heard = Listener()
+    settings = config(max_bad_pushes=5)
+    result = train_downpour(client, factory, settings, CLUSTER, tmp_path, {}, heard)
+    (row,) = heard.of("replica_quarantined")
+    assert "5 pushes in a row were not finite" in row["reason"]
+    assert f"replica {row['replica']}, push" in row["reason"]
+    assert torch.isfinite(result.parameters).all()
+    assert result.num_samples == 20 * NUM_SAMPLES

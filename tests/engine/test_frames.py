@@ -1,6 +1,8 @@
 """Frames on a socket: what was sent arrives, anything else is a named error and costs no memory."""
 
 import json
+import os
+import resource
 import socket
 import struct
 import threading
@@ -12,14 +14,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine import frames
 from engine.frames import (
     MAX_MESSAGE,
     PeerGoneError,
     ProtocolError,
+    accepted,
     as_bytes,
     connect,
     listen,
     receive,
+    receive_greeting,
     send,
 )
 
@@ -186,3 +191,39 @@ def test_nobody_listening_is_an_error_at_once():
         address = server.getsockname()
     with pytest.raises(ConnectionRefusedError):
         connect(address, 5.0)
+
+
+def test_a_stranger_that_says_nothing_is_cut_off(monkeypatch):
+    monkeypatch.setattr(frames, "GREETING_S", 0.05)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(TimeoutError):
+        receive_greeting(ours, "token")
+
+
+def test_a_greeting_in_time_leaves_a_connection_that_may_be_silent(monkeypatch):
+    monkeypatch.setattr(frames, "GREETING_S", 0.5)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        send(theirs, {"op": "hello", "token": "token"})
+        assert receive_greeting(ours, "token")["op"] == "hello"
+        assert ours.gettimeout() is None
+
+
+def test_a_process_without_file_descriptors_goes_on_accepting_later(caplog):
+    with listen("127.0.0.1") as listener:
+        connections = accepted(listener)
+        with socket.create_connection(listener.getsockname()):
+            next(connections).close()
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        waiting = socket.create_connection(listener.getsockname())
+        free = os.dup(0)  # the lowest descriptor that is free now
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, limit[1]))
+        lift = threading.Timer(0.3, resource.setrlimit, (resource.RLIMIT_NOFILE, limit))
+        lift.start()
+        try:
+            next(connections).close()
+        finally:
+            lift.join()
+            waiting.close()
+        assert "Too many open files" in caplog.text

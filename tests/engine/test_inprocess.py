@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as property_settings
+from hypothesis import strategies as st
 from torch import Tensor, nn, optim
 
 from engine.config import (
@@ -12,7 +15,7 @@ from engine.config import (
     RmspropConfig,
     SgdConfig,
 )
-from engine.inprocess import train_in_process
+from engine.inprocess import InProcessResult, train_in_process
 from engine.problem import Problem
 from tests.engine.problems import (
     NUM_SAMPLES,
@@ -21,7 +24,6 @@ from tests.engine.problems import (
     classifier,
     in_order,
     network,
-    rule_name,
 )
 
 
@@ -104,15 +106,26 @@ def test_one_replica_clips_as_plain_torch_does_to_the_last_bit(clip):
     assert not torch.equal(by_plain_torch(free, network(), optim.SGD, lr=0.1), expected)
 
 
-@pytest.mark.parametrize("rule", RULES, ids=rule_name)
-def test_the_number_of_shards_changes_no_bit(rule):
-    def trained(num_shards: int) -> Tensor:
-        result = train_in_process(
-            classifier(), config(rule=rule), num_replicas=3, num_shards=num_shards, seed=4
-        )
-        return result.parameters
+@given(
+    rule=st.sampled_from(RULES),
+    num_shards=st.integers(2, 6),
+    num_replicas=st.integers(1, 4),
+    steps=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    seed=st.integers(0, 1000),
+)
+@property_settings(max_examples=40)
+def test_the_number_of_shards_changes_no_bit(rule, num_shards, num_replicas, steps, seed):
+    n_fetch, n_push = steps
+    fixed = config(rule=rule, n_fetch=n_fetch, n_push=n_push, num_epochs=2)
 
-    assert all(torch.equal(trained(1), trained(n)) for n in (2, 3, 5, 6))
+    def trained(shards: int) -> InProcessResult:
+        return train_in_process(
+            classifier(), fixed, num_replicas=num_replicas, num_shards=shards, seed=seed
+        )
+
+    whole, cut = trained(1), trained(num_shards)
+    assert whole.order == cut.order
+    assert torch.equal(whole.parameters, cut.parameters)
 
 
 def test_a_seed_decides_the_order_and_with_it_every_bit():

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from engine.config import DownpourConfig, SgdConfig
-from engine.inprocess import FaultPlan, InProcessResult, train_in_process
+from engine.faults import FaultPlan, Kind
+from engine.inprocess import InProcessResult, train_in_process
+from tests.engine.fault_storm import Counting
 from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES, classifier
 
 CONFIG = DownpourConfig(minibatch_size=8, num_epochs=3)
@@ -18,8 +20,15 @@ def train(faults: FaultPlan | None = None, **changed) -> InProcessResult:
     return train_in_process(classifier(), CONFIG, faults=faults, **arguments)
 
 
+def planned(places: list[tuple[int, int]], kind: Kind = "kill_replica") -> FaultPlan:
+    faults = FaultPlan()
+    for replica, step in places:
+        faults.fail_at(replica, step, kind)
+    return faults
+
+
 def test_a_reply_that_is_lost_makes_the_push_come_twice_and_count_once():
-    faults = FaultPlan(duplicate_at={(r, step) for r in range(3) for step in range(1, 6)})
+    faults = planned([(r, step) for r in range(3) for step in range(1, 6)], "duplicate")
     result = train(faults)
     assert faults.fired["duplicate"] == 15
     assert result.versions == (NUM_MINIBATCHES,) * 2
@@ -28,29 +37,44 @@ def test_a_reply_that_is_lost_makes_the_push_come_twice_and_count_once():
 
 @pytest.mark.parametrize("seed", range(10))
 def test_killed_replicas_lose_no_sample_and_repeat_none(seed):
-    faults = FaultPlan(kill_at={(0, 0), (0, 3), (1, 4), (2, 1), (2, 5)})
+    faults = planned([(0, 0), (0, 3), (1, 4), (2, 1), (2, 5)])
     result = train(faults, seed=seed)
-    assert faults.fired["kill"] == 5
+    assert faults.fired["kill_replica"] == 5
     assert result.num_counted == 3 * NUM_SAMPLES
     # With n_push = 1 a mini-batch is applied as a whole or not at all.
     assert result.versions == (NUM_MINIBATCHES,) * 2 == (len(set(result.order)),) * 2
 
 
+@pytest.mark.parametrize("num_replicas", [1, 2, 3, 5])
+@pytest.mark.parametrize("killed", [False, True])
+def test_each_sample_is_in_the_parameters_exactly_once_an_epoch(num_replicas, killed):
+    """Each sample adds 1 to its own element of every shard."""
+    config = DownpourConfig(minibatch_size=2, num_epochs=4, rule=SgdConfig(learning_rate=1.0))
+    faults = FaultPlan()
+    if killed:
+        faults.fail_at(0, 2)
+    result = train_in_process(
+        Counting(2), config, num_replicas=num_replicas, num_shards=2, seed=3, faults=faults
+    )
+    assert faults.fired["kill_replica"] == killed
+    assert result.parameters.eq(4).all()
+
+
 def test_a_new_life_pushes_under_a_new_incarnation():
-    faults = FaultPlan(kill_at={(1, 2)})
+    faults = FaultPlan().fail_at(1, 2)
     lives = {(replica, incarnation) for replica, incarnation, _ in train(faults).order}
     assert lives == {(0, 1), (1, 1), (1, 2), (2, 1)}
 
 
 def test_killing_every_replica_at_once_is_survived():
-    faults = FaultPlan(kill_at={(r, step) for r in range(3) for step in range(6)})
+    faults = planned([(r, step) for r in range(3) for step in range(6)])
     result = train(faults)
-    assert faults.fired["kill"] == 18
+    assert faults.fired["kill_replica"] == 18
     assert result.num_counted == 3 * NUM_SAMPLES
 
 
 def test_a_fault_that_never_came_is_not_counted():
-    faults = FaultPlan(kill_at={(0, 10_000)}, duplicate_at={(9, 1)})
+    faults = FaultPlan().fail_at(0, 10_000).fail_at(9, 1, "duplicate")
     train(faults)
     assert not +faults.fired
 

@@ -14,7 +14,7 @@ from engine.inprocess import train_in_process
 from engine.ledger import Ledger, Progress
 from engine.link import Refused
 from engine.loader import LeaseReply, leased_minibatches
-from engine.replica import FencedReplicaError, Replica, Tally
+from engine.replica import FencedReplicaError, QuarantinedReplicaError, Replica, Tally
 from engine.rules import make_rule
 from engine.shard import Applied, ParameterShard, Push
 from engine.state import ShardState
@@ -235,13 +235,21 @@ def test_a_fenced_replica_stops():
 
 
 def test_other_refusals_are_counted_by_their_message_and_training_goes_on():
-    settings = config()
+    settings = config(max_bad_pushes=1000)
     run = Run(settings, LocalServer(settings))
     run.server.refusal = Refused("NonFinitePushError", "3 of 83 are NaN")
     run.work()
     refused = sum((tally.refused for tally in run.tallies), Tally().refused)
     assert refused == {"3 of 83 are NaN": NUM_MINIBATCHES}
     assert run.ledger.complete
+
+
+def test_a_replica_whose_gradients_are_never_finite_gives_up():
+    settings = config(max_bad_pushes=4)
+    run = Run(settings, LocalServer(settings))
+    run.server.refusal = Refused("NonFinitePushError", "3 of 83 are NaN")
+    with pytest.raises(QuarantinedReplicaError, match=r"4 pushes in a row .*: 3 of 83 are NaN"):
+        run.work()
 
 
 def test_an_error_of_the_link_ends_the_replica():

@@ -112,9 +112,8 @@ def test_a_new_owner_finds_everything_the_old_one_had_applied():
 
 
 def test_more_lives_than_the_table_has_rows_push_out_the_oldest_fenced_ones():
-    shard, lives = new_shard(SIZE), list(range(1, NUM_ROWS + 1))
-    random.Random(0).shuffle(lives)  # so that the rows are in no order
-    for incarnation in lives:
+    shard = new_shard(SIZE)
+    for incarnation in range(1, NUM_ROWS + 1):
         shard.push(push(1, incarnation=incarnation), vector(SIZE, 1))
     for incarnation in range(1, 101):
         shard.fence(0, incarnation)

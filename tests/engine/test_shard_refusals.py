@@ -16,6 +16,7 @@ from engine.shard import (
     StaleIncarnationError,
     StalePushError,
 )
+from engine.state import NUM_ROWS
 from tests.engine.shards import RULE, Contents, new_shard, new_state, push, vector
 
 SIZE = 10
@@ -139,3 +140,14 @@ def test_an_epoch_that_is_not_newer_cannot_take_over(epoch):
     with pytest.raises(FencedShardError, match=f"epoch {epoch} wants a shard that epoch 2"):
         ParameterShard(state, make_rule(RULE), epoch=epoch)
     owner.push(push(1), vector(SIZE, 1))
+
+
+def test_a_life_that_was_pushed_out_of_the_table_stays_refused(shard):
+    """More lives than rows: the fence of the first one is forgotten, its newer lives are not."""
+    for incarnation in range(1, NUM_ROWS + 2):
+        shard.push(push(1, incarnation=incarnation, fetched=shard.version), vector(SIZE, 1))
+        shard.fence(0, incarnation)
+    with pytest.raises(StaleIncarnationError, match="incarnation 1 was replaced"):
+        shard.push(push(2, incarnation=1), vector(SIZE, 1))
+    assert shard.fence(0, 1) is None
+    assert shard.version == NUM_ROWS + 1

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from engine import checkpoint
 from engine.config import AdagradConfig, DownpourConfig, MomentumConfig
 from engine.inprocess import train_in_process
 from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES, classifier
@@ -52,6 +53,20 @@ def test_every_minibatch_of_every_replica_is_one_update_of_every_shard(tmp_path)
     assert final.num_steps == num_minibatches
     last = {row["replica"]: row["replica_samples"] for row in heard.of("progress")}
     assert sum(last.values()) == LONG * NUM_SAMPLES
+
+
+def test_all_shards_of_a_checkpoint_contain_the_same_pushes(tmp_path):
+    settings = config(checkpoint_every_s=0.02, keep_checkpoints=1000)
+    with threaded_run(tmp_path, settings, Listener(), num_replicas=4, num_shards=3) as run:
+        run.start_all()
+        run.drive()
+    all_written = [checkpoint.read(path) for path in tmp_path.glob("checkpoints/0*")]
+    assert len(all_written) > 5
+    for written in all_written:
+        # Each mini-batch is one update, and units end with a smaller one: 4 samples at most.
+        versions = {shard.version for shard in written.shards}
+        assert len(versions) == 1
+        assert written.num_counted <= 4 * versions.pop()
 
 
 def test_the_event_log_tells_the_run(tmp_path):

@@ -45,6 +45,7 @@ class ThreadedRun:
             dtype=problem.layout.dtype,
             slices=slices,
             heartbeat_interval_s=cluster.heartbeat_interval_s,
+            record=folder / "record" / start.folder.name if config.record else None,
         )
         self.events = EventLog(folder / "events.jsonl", listen, start.elapsed_s)
         self.training = Training(

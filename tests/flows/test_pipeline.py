@@ -95,8 +95,9 @@ def test_a_changed_evaluation_alone_is_evaluated_again_without_training(
     assert (finished.folder / "weights.safetensors").stat().st_mtime_ns == weights
 
 
-def test_the_baseline_trains_by_the_same_command(finished: FinishedRun) -> None:
-    overrides = tiny(finished.root, "algorithm=single")
+@pytest.mark.parametrize("algorithm", ["single", "synchronous"])
+def test_a_baseline_trains_by_the_same_command(finished: FinishedRun, algorithm: str) -> None:
+    overrides = tiny(finished.root, f"algorithm={algorithm}")
     folder = train(overrides=overrides)
     report(overrides=overrides)
     assert json.loads((folder / "summary.json").read_text())["training.num_samples"] == 300

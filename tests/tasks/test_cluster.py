@@ -120,3 +120,9 @@ def test_replicas_share_the_cores_equally(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
     assert threads_per_replica(ClusterConfig(num_replicas=num_replicas)) == expected
+
+
+def test_without_shards_there_are_workers_for_replicas_only() -> None:
+    with open_cluster(ClusterConfig(num_replicas=2, num_shards=3), with_shards=False) as client:
+        assert len(client.scheduler_info(n_workers=-1)["workers"]) == 2
+        assert client.submit(os.getpid, resources={"replica-1": 1}, pure=False).result(30)

@@ -41,6 +41,15 @@ def test_weights_of_another_network_are_refused_field_by_field(weights: Path) ->
         load_network(weights, replace(MODEL, name="B"))
 
 
+def test_a_network_trained_on_other_classes_is_refused_with_the_labels(weights: Path) -> None:
+    digits = tuple("0123456789")
+    load_network(weights, MODEL, digits)
+    with pytest.raises(WeightFileError, match=r"2 labels differ: 1 is '1' there, '2' here; 2 is"):
+        load_network(weights, MODEL, ("0", "2", "1", *digits[3:]))
+    with pytest.raises(WeightFileError, match=r"1 labels differ: 10 is None there, 'ten' here"):
+        load_network(weights, MODEL, (*digits, "ten"))
+
+
 def test_a_network_is_trained_only_if_it_was_made_from_the_same(
     weights: Path, tmp_path: Path
 ) -> None:

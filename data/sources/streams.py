@@ -1,0 +1,132 @@
+"""The bytes of an archive from start to end: unpacked, hashed and capped on the way."""
+
+import bz2
+import gzip
+import hashlib
+import io
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any, Final, cast
+
+from data.sources.digests import Digest
+from data.sources.errors import SourceError
+
+# Python's gzip also reads what pigz writes and checks the CRC; tarfile's own "r|gz" does neither.
+UNPACKERS: Final[dict[bytes, Callable[[Any], Any]]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file, mode="rb"),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
+}
+DAMAGE: Final = (OSError, EOFError, zlib.error, lzma.LZMAError)
+PIECE_BYTES: Final = 1 << 20
+MAX_RATIO: Final = 200  # unpacked to packed; annotations, the most compressible, reach 40
+FREE_BYTES: Final = 32 << 20  # below this the ratio does not matter: padding compresses well
+
+
+class Forward:
+    """A stream read once, from start to end; `watch` sees every byte, skipped ones too."""
+
+    def __init__(self, stream: IO[bytes], watch: Callable[[bytes], object]) -> None:
+        self._stream, self._watch = stream, watch
+        self._position = 0
+
+    def read(self, size: int = -1) -> bytes:
+        if 0 <= size <= PIECE_BYTES:
+            return self._piece(size)
+        parts = io.BytesIO()
+        while size and (data := self._piece(min(size, PIECE_BYTES) if size > 0 else PIECE_BYTES)):
+            parts.write(data)
+            size -= len(data) if size > 0 else 0
+        return parts.getvalue()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        assert whence == io.SEEK_SET
+        assert offset >= self._position, "a stream has no way back"
+        while self._position < offset:
+            if not self._piece(min(PIECE_BYTES, offset - self._position)):
+                break
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def seekable(self) -> bool:
+        return False
+
+    def readable(self) -> bool:
+        return True
+
+    def _piece(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._position += len(data)
+        self._watch(data)
+        return data
+
+
+class Window:
+    """A part of a stream as a stream of its own."""
+
+    def __init__(self, stream: IO[bytes], num_bytes: int) -> None:
+        self._stream, self._start, self._num_bytes = stream, stream.tell(), num_bytes
+
+    def read(self, size: int = -1) -> bytes:
+        left = self._num_bytes - self.tell()
+        return self._stream.read(left if size < 0 else min(size, left))
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        assert whence == io.SEEK_SET
+        self._stream.seek(self._start + min(offset, self._num_bytes))
+        return self.tell()
+
+    def tell(self) -> int:
+        return self._stream.tell() - self._start
+
+
+@contextmanager
+def unpacked(file: IO[bytes], place: str, digest: Digest | None) -> Iterator[IO[bytes]]:
+    """Give a file's content from its start, decompressed if it is compressed.
+
+    With a digest every byte is read, and the digest is compared when the block ends without an
+    error. Without one, what the block skips in a plain file is not read.
+
+    Raises:
+        SourceError: another digest, or more unpacked than MAX_RATIO allows.
+    """
+    unpacker = unpacker_of(file)
+    found = hashlib.new(digest.algorithm, usedforsecurity=False) if digest else None
+    packed = cast(IO[bytes], Forward(file, found.update)) if found else file
+    if unpacker is None:
+        yield packed
+    else:
+        stream = unpacker(packed)
+        yield cast(IO[bytes], Forward(stream, _RatioGuard(place, packed)))
+    if digest and found:
+        while packed.read(PIECE_BYTES):
+            pass
+        digest.compare(place, found.hexdigest(), packed.tell())
+
+
+def unpacker_of(file: IO[bytes]) -> Callable[[Any], Any] | None:
+    """None for what is not compressed; leaves the file at its start."""
+    start = file.read(8)
+    file.seek(0)
+    return next((unpack for magic, unpack in UNPACKERS.items() if start.startswith(magic)), None)
+
+
+class _RatioGuard:
+    """Stops a decompression bomb: a few bytes that unpack to more than any disk."""
+
+    def __init__(self, place: str, packed: IO[bytes]) -> None:
+        self._place, self._packed = place, packed
+        self._num_bytes = 0
+
+    def __call__(self, data: bytes) -> None:
+        self._num_bytes += len(data)
+        limit = max(FREE_BYTES, MAX_RATIO * self._packed.tell())
+        if self._num_bytes > limit:
+            raise SourceError(
+                f"{self._place}: {self._packed.tell()} compressed bytes unpack to more than "
+                f"{limit}: over {MAX_RATIO} times as much is a bomb, not an archive of images"
+            )

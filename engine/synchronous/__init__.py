@@ -1,0 +1,1 @@
+"""Synchronous data-parallel SGD with torch's own DistributedDataParallel: the rival of Downpour."""

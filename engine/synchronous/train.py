@@ -1,0 +1,84 @@
+"""Synchronous training on Dask workers: starts the ranks and drives them to the end."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import distributed
+
+from engine import memory
+from engine.config import ClusterConfig, SynchronousConfig
+from engine.coordinator_server import CoordinatorServer
+from engine.events import EventLog, Listener, ignore
+from engine.interruptible import interruptible
+from engine.problem import ProblemFactory
+from engine.result import TrainingResult
+from engine.roles import await_end, raise_errors
+from engine.start import full_identity, resume_or_begin
+from engine.synchronous.driver import SynchronousDriver
+from engine.synchronous.rank import run_rank
+from engine.synchronous.spec import SynchronousSpec
+
+
+def train_synchronous(
+    client: distributed.Client,
+    factory: ProblemFactory,
+    config: SynchronousConfig,
+    cluster: ClusterConfig,
+    folder: Path,
+    identity: Mapping[str, str],
+    listen: Listener = ignore,
+) -> TrainingResult:
+    """Train by torch's DistributedDataParallel, one rank for each of `cluster.num_replicas`.
+
+    Each step every rank computes the gradient of a mini-batch of its own; all apply the mean. For
+    arguments, files and errors see `engine.dask_train.train_downpour`; the workers need the
+    resources "replica-0" and so on only.
+    """
+    problem = factory()
+    whole = slice(0, problem.layout.size)
+    identity = full_identity(identity, problem, 1, config.name)
+    start = resume_or_begin(
+        folder / "checkpoints", identity, problem, config.rule, [whole], config.start_from
+    )
+    if start.final:
+        return TrainingResult.of(start, already_complete=True)
+    server = CoordinatorServer(cluster.host)
+    spec = SynchronousSpec(
+        driver=server.address,
+        token=server.token,
+        host=cluster.host,
+        meeting=memory.create_folder(server.token),
+        checkpoints=folder / "checkpoints",
+        num_ranks=cluster.num_replicas,
+        config=config,
+        heartbeat_interval_s=cluster.heartbeat_interval_s,
+    )
+    events = EventLog(folder / "events.jsonl", listen, start.elapsed_s)
+    driver = SynchronousDriver(server, spec, problem, cluster, identity, start, events)
+    try:
+        ranks = [
+            client.submit(
+                rank_task,
+                spec,
+                rank,
+                factory,
+                key=f"rank-{rank}-{spec.token[:8]}",
+                resources={f"replica-{rank}": 1},
+                pure=False,
+            )
+            for rank in range(spec.num_ranks)
+        ]
+        final = interruptible(lambda: driver.drive(lambda: raise_errors(ranks)), driver.stop)
+        assert final is not None  # an interruption leaves by its exception
+        await_end(ranks)
+    finally:
+        driver.close()
+        shutil.rmtree(spec.meeting, ignore_errors=True)
+        events.close()
+    return TrainingResult.of(final, already_complete=False)
+
+
+def rank_task(spec: SynchronousSpec, rank: int, factory: ProblemFactory) -> None:
+    """`run_rank` as a Dask task."""
+    run_rank(spec, rank, factory, distributed.get_worker().address)

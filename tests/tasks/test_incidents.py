@@ -1,0 +1,17 @@
+"""Incidents in plain words."""
+
+from tasks.report.incidents import IncidentTeller
+from tests.tasks.rows import event
+
+
+def test_a_lost_process_of_a_synchronous_training_costs_all_the_way_to_the_checkpoint() -> None:
+    incident = IncidentTeller().tell(event("rank_lost", 3.0, replica=1, pid=7, reason="killed"))
+    assert incident is not None
+    assert incident.what == "Process 1 of the synchronous training was lost: killed."
+    assert "newest checkpoint" in incident.done
+
+
+def test_what_every_start_has_is_no_incident() -> None:
+    teller = IncidentTeller()
+    assert teller.tell(event("rank_joined", 1.0, replica=0, attempt=1, pid=7)) is None
+    assert teller.tell(event("warm_start_over", 2.0, samples=9, steps=3)) is None
