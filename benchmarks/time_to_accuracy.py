@@ -25,7 +25,6 @@ from conf.load import load
 from data.staging import stage
 from engine.config import (
     AdagradConfig,
-    AlgorithmConfig,
     ClusterConfig,
     DownpourConfig,
     SgdConfig,
@@ -45,9 +44,10 @@ SLOWER = 4.0
 NO_CLAIM = 0.0  # a figure that is stated for comparison
 CLUSTER = ClusterConfig(num_replicas=2, num_shards=2, threads_per_replica=1)
 COMMON: dict[str, Any] = {"minibatch_size": 64, "num_epochs": 40, "validate_every_epochs": 0.25}
+Compared = DownpourConfig | SingleConfig | SynchronousConfig
 RULE = AdagradConfig(gamma=0.005)
 #: The rates are the best of those tried, for the rivals too (momentum took them more epochs).
-ALGORITHMS: Mapping[str, AlgorithmConfig] = {
+ALGORITHMS: Mapping[str, Compared] = {
     "Downpour, Adagrad": DownpourConfig(**COMMON, rule=RULE),
     "Downpour, SGD": DownpourConfig(**COMMON, rule=SgdConfig(learning_rate=0.05)),
     "synchronous": SynchronousConfig(**COMMON, rule=RULE),
@@ -93,9 +93,7 @@ class Trial(NamedTuple):
     curve: list[tuple[float, float]]
 
 
-def trial(
-    algorithm: AlgorithmConfig, problem: ImageProblemFactory, slowed: Slowed | None = None
-) -> Trial:
+def trial(algorithm: Compared, problem: ImageProblemFactory, slowed: Slowed | None = None) -> Trial:
     """Train until good enough; LIMIT_S seconds when it never was."""
     watch = Watch(slowed)
     with tempfile.TemporaryDirectory() as name, suppress(ReachedError):
@@ -103,9 +101,7 @@ def trial(
     return Trial(watch.seconds, watch.curve)
 
 
-def train(
-    algorithm: AlgorithmConfig, problem: ImageProblemFactory, folder: Path, listen: Watch
-) -> None:
+def train(algorithm: Compared, problem: ImageProblemFactory, folder: Path, listen: Watch) -> None:
     """One run by any algorithm, with processes of its own."""
     if isinstance(algorithm, SingleConfig):
         torch.set_num_threads(CLUSTER.num_replicas)

@@ -8,7 +8,8 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from data.config import BUILTIN_NAMES, DataConfig
-from engine.config import AlgorithmConfig, ClusterConfig
+from engine.algorithm import AlgorithmConfig
+from engine.config import ClusterConfig
 from evaluation.config import EvaluationConfig, TransferConfig
 from models.config import ModelConfig
 

@@ -26,7 +26,11 @@ GROUPS: Final[dict[str, type]] = {
 }
 
 # The members of a union go by these names; the group's option is the one way to choose.
-CHOSEN_BY_GROUP: Final = {"algorithm.name": "algorithm", "algorithm.rule.name": "algorithm/rule"}
+CHOSEN_BY_GROUP: Final = {
+    "algorithm.name": "algorithm",
+    "algorithm.rule.name": "algorithm/rule",
+    "algorithm.optimiser.name": "algorithm/optimiser",
+}
 
 
 def default_settings() -> dict[str, Any]:

@@ -76,17 +76,10 @@ class Checkpoint:
         """
         path = self.folder / shard_file_name(shard)
         expected = self.shards[shard].digests
-        try:
-            vectors = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{path}: cannot be read: {error}") from error
+        vectors = _load(path)
         if vectors.keys() != expected.keys():
             raise CheckpointError(f"{path}: holds {sorted(vectors)}, want {sorted(expected)}")
-        for name, vector in vectors.items():
-            if (found := _digest(vector)) != expected[name]:
-                raise CheckpointError(
-                    f"{path}: tensor {name!r} was altered: SHA-256 {found}, want {expected[name]}"
-                )
+        _check_digests(path, vectors, expected)
         return vectors
 
     def read_parameters(self) -> Tensor:
@@ -117,6 +110,19 @@ def write_shard(folder: Path, shard: int, vectors: Mapping[str, Tensor]) -> dict
         raise OSError(f"{path}: cannot be written: {error}") from error
     _sync(path)
     return {name: _digest(vector) for name, vector in vectors.items()}
+
+
+def read_vectors(path: Path, digests: Mapping[str, str]) -> dict[str, Tensor]:
+    """Some of the vectors in a file that `write_shard` wrote, which must have these digests.
+
+    Raises:
+        CheckpointError: missing, torn or altered.
+    """
+    vectors = _load(path)
+    if missing := sorted(digests.keys() - vectors.keys()):
+        raise CheckpointError(f"{path}: lacks {missing}, holds {sorted(vectors)}")
+    _check_digests(path, vectors, digests)
+    return {name: vectors[name] for name in digests}
 
 
 def commit(
@@ -260,6 +266,21 @@ def _prune(checkpoints: Path, keep: int) -> None:
 def _document_digest(document: Mapping[str, Any]) -> str:
     """SHA-256 of the document without its own."""
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+
+
+def _check_digests(path: Path, vectors: Mapping[str, Tensor], digests: Mapping[str, str]) -> None:
+    for name, digest in digests.items():
+        if (found := _digest(vectors[name])) != digest:
+            raise CheckpointError(
+                f"{path}: tensor {name!r} was altered: SHA-256 {found}, want {digest}"
+            )
 
 
 def _digest(vector: Tensor) -> str:

@@ -65,5 +65,8 @@ class _Clipped:
         clip_(grad, self.layout, self._config)
         return loss
 
+    def loss(self, parameters: Tensor, payload: Any) -> float:
+        return self._problem.loss(parameters, payload)
+
     def validate(self, parameters: Tensor) -> dict[str, float]:
         return self._problem.validate(parameters)

@@ -172,11 +172,6 @@ class SynchronousConfig(TrainingConfig):
     name: Literal["synchronous"] = "synchronous"
 
 
-AlgorithmConfig = Annotated[
-    DownpourConfig | SingleConfig | SynchronousConfig, Field(discriminator="name")
-]
-
-
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ClusterConfig:
     """The processes of one run: each replica and each shard is a Dask worker of its own."""

@@ -6,7 +6,7 @@ import socket
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -44,6 +44,18 @@ class Place:
     dtype: torch.dtype
 
 
+class NamedVectors(Protocol):
+    """The shard's slices of Sandblaster's vectors."""
+
+    def fetch(self, name: str, out: Tensor) -> None:
+        """Copy the slice of a vector into `out`, shape (count,)."""
+        ...
+
+    def stage(self, name: str, grad: Tensor) -> None:
+        """Keep a replica's gradient slot, shape (count,), under the slot's name."""
+        ...
+
+
 class ShardEndpoint:
     """Accepts replicas and answers fetches and pushes; `lock` guards the shard."""
 
@@ -55,6 +67,7 @@ class ShardEndpoint:
         host: str,
         token: str,
         folder: Path,
+        vectors: NamedVectors | None = None,
     ) -> None:
         """Start serving at once.
 
@@ -62,11 +75,13 @@ class ShardEndpoint:
             index: number of the shard, which names its files.
             token: the run's secret; a connection that does not show it is closed.
             folder: for the memory files of connections that share none with us.
+            vectors: those that Sandblaster's replicas fetch and stage; None: there are none.
         """
         self.index = index
         self.shard = shard
         self.lock = threading.Lock()
         self.gate = Gate(self.lock, shard.sequences())
+        self._vectors = vectors
         self._place = place
         self._token = token
         self._folder = folder
@@ -78,6 +93,23 @@ class ShardEndpoint:
     def address(self) -> tuple[str, int]:
         host, port = self._listener.getsockname()[:2]
         return host, port
+
+    def copy(self, message: Message, out: Tensor) -> int:
+        """Copy what `message` asks for into `out`; return the version of the parameters.
+
+        The caller holds the lock.
+        """
+        if name := message.get("vector"):
+            self.named_vectors.fetch(str(name), out)
+            return self.shard.version
+        return self.shard.fetch(out)
+
+    @property
+    def named_vectors(self) -> NamedVectors:
+        """Sandblaster's vectors; ProtocolError if this shard has none."""
+        if self._vectors is None:
+            raise ProtocolError("this shard serves the parameters only, no named vectors")
+        return self._vectors
 
     def close(self) -> None:
         """Stop accepting and drop every connection."""
@@ -153,8 +185,17 @@ class _Session:
                 self.fetch(message)
             case "push":
                 self.push(message)
+            case "stage":
+                self.stage(message)
             case op:
                 raise ProtocolError(f"unknown request {op!r}")
+
+    def stage(self, message: Message) -> None:
+        """Keep a gradient slot that this host cannot map; where it can, nothing is sent."""
+        grad, _ = self.gradient(message)
+        with self.endpoint.lock:
+            self.endpoint.named_vectors.stage(str(message["name"]), grad)
+        send(self.sock, {"op": "staged"})
 
     def fetch(self, message: Message) -> None:
         with self.endpoint.lock:
@@ -207,7 +248,7 @@ class _SharedSession(_Session):
     def copy_values(self, message: Message) -> int:
         target = self.segment.parameters[int(message["buffer"])]
         first, count = self.place.first, self.place.count
-        return self.endpoint.shard.fetch(target[first : first + count])
+        return self.endpoint.copy(message, target[first : first + count])
 
     def gradient(self, message: Message) -> tuple[Tensor, Location]:
         slot, first, count = int(message["slot"]), self.place.first, self.place.count
@@ -231,7 +272,7 @@ class _SocketSession(_Session):
         self._outbox = torch.empty(place.count, dtype=place.dtype)
 
     def copy_values(self, message: Message) -> int:
-        return self.endpoint.shard.fetch(self._outbox)
+        return self.endpoint.copy(message, self._outbox)
 
     def outgoing(self) -> Buffer:
         return as_bytes(self._outbox)

@@ -35,7 +35,11 @@ class EventLog:
 
     def record(self, event: str, **values: Any) -> None:
         """Write one row; one that the disk refuses is told to the listener alone."""
-        row = {"time_s": round(self.elapsed_s, 3), "event": event, **values}
+        self.write(event, self.elapsed_s, **values)
+
+    def write(self, event: str, time_s: float, **values: Any) -> None:
+        """Write one row that belongs to another moment of training."""
+        row = {"time_s": round(time_s, 3), "event": event, **values}
         line = (json.dumps(row) + "\n").encode()
         try:
             self._torn = self._file.write(b"\n" * self._torn + line) < self._torn + len(line)

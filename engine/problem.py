@@ -48,6 +48,13 @@ class Problem(Protocol):
         """
         ...
 
+    def loss(self, parameters: Tensor, payload: Any) -> float:
+        """The mean loss at `parameters` (P,), to the last bit what `gradient_` returns.
+
+        Random parts such as dropout draw the same way in both, from torch's generator.
+        """
+        ...
+
     def validate(self, parameters: Tensor) -> dict[str, float]:
         """Measures on held-out data by name, at `parameters` (P,); may be empty."""
         ...

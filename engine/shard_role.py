@@ -16,6 +16,7 @@ from engine.frames import Message
 from engine.record import Recorder
 from engine.rules import make_rule
 from engine.run_spec import RunSpec
+from engine.sandblaster.vectors import ShardVectors
 from engine.segment import gradient_at
 from engine.shard import FencedShardError, ParameterShard
 from engine.state import ShardState
@@ -38,13 +39,13 @@ def serve_shard(run: RunSpec, index: int, rule: RuleConfig, bound: int | None, w
         assign = link.receive()
         if assign["op"] != "assign":  # the run ended while we were starting
             return
-        shard, place, restored_from = _take_over(run, index, rule, bound, assign)
-        endpoint = ShardEndpoint(index, shard, place, run.host, run.token, run.memory)
+        shard, vectors, place, restored_from = _take_over(run, index, rule, bound, assign)
+        endpoint = ShardEndpoint(index, shard, place, run.host, run.token, run.memory, vectors)
         host, port = endpoint.address
         version = shard.version
         link.send("serving", host=host, port=port, version=version, restored_from=restored_from)
         while (command := link.receive())["op"] != "stop":
-            _obey(run, index, endpoint, link, command)
+            _obey(run, index, endpoint, vectors, link, command)
     except ConnectionError as error:
         log.warning("shard %d: the coordinator is gone: %s", index, error)
     finally:
@@ -55,7 +56,7 @@ def serve_shard(run: RunSpec, index: int, rule: RuleConfig, bound: int | None, w
 
 def _take_over(
     run: RunSpec, index: int, rule_config: RuleConfig, bound: int | None, assign: Message
-) -> tuple[ParameterShard, Place, str]:
+) -> tuple[ParameterShard, ShardVectors, Place, str]:
     """The shard as its last owner left it in memory, or as the checkpoint has it."""
     rule = make_rule(rule_config)
     part = run.slices[index]
@@ -67,9 +68,9 @@ def _take_over(
     restored_from = "memory"
     if not state["ready"]:
         source = checkpoint.read(Path(assign["checkpoint"]))
-        vectors = source.read_shard(index)
-        slots = [vectors[name] for name in rule.slots]
-        state.fill(vectors["values"], slots, source.shards[index].version)
+        written = source.read_shard(index)
+        slots = [written[name] for name in rule.slots]
+        state.fill(written["values"], slots, source.shards[index].version)
         restored_from = "checkpoint"
     record = Recorder(run.record / f"shard-{index:02d}.jsonl").push if run.record else None
     shard = ParameterShard(state, rule, int(assign["epoch"]), bound, record)
@@ -77,11 +78,17 @@ def _take_over(
         restored_from = "memory, after finishing an interrupted push"
     for inbox in run.memory.glob(f"inbox-{index:02d}-*"):  # of dead owners; needed until here
         inbox.unlink()
-    return shard, place, restored_from
+    vectors = ShardVectors(run.memory, index, place, state.values)
+    return shard, vectors, place, restored_from
 
 
 def _obey(
-    run: RunSpec, index: int, endpoint: ShardEndpoint, link: CoordinatorLink, command: Message
+    run: RunSpec,
+    index: int,
+    endpoint: ShardEndpoint,
+    vectors: ShardVectors,
+    link: CoordinatorLink,
+    command: Message,
 ) -> None:
     match command["op"]:
         case "fence":
@@ -97,6 +104,12 @@ def _obey(
         case "cut":  # in a thread of its own: fences must be obeyed meanwhile
             arguments = (run, index, endpoint, link, command)
             threading.Thread(target=_snapshot, args=arguments, daemon=True).start()
+        case "commands" | "keep" | "restore":
+            with endpoint.lock:
+                reply = vectors.answer(command)
+            link.send(**reply)
+        case "checkpoint":
+            _checkpoint(run, index, endpoint, link, command)
 
 
 def _snapshot(
@@ -121,3 +134,18 @@ def _snapshot(
         link.send("snapshotted", id=id, version=version, digests=digests, progress=progress)
     except (OSError, FencedShardError) as error:  # the coordinator is gone, or does without us
         log.info("shard %d: snapshot %d was not taken: %s", index, id, error)
+
+
+def _checkpoint(
+    run: RunSpec, index: int, endpoint: ShardEndpoint, link: CoordinatorLink, command: Message
+) -> None:
+    """For Sandblaster, whose parameters nobody pushes to: write them as they are."""
+    with endpoint.lock:
+        values, slots, version = endpoint.shard.copy()
+    folder = checkpoint.partial_folder(run.checkpoints, int(command["id"]))
+    answer: Message = {"request": command["request"], "version": version}
+    try:
+        answer["digests"] = checkpoint.write_shard(folder, index, {"values": values, **slots})
+    except OSError as error:
+        answer["failed"] = str(error)
+    link.send("answered", **answer)

@@ -43,6 +43,35 @@ def resume_or_begin(
     for index, part in enumerate(slices):
         own = {name: vector[part].clone() for name, vector in vectors.items()}
         shards.append(ShardFile(version, checkpoint.write_shard(folder, index, own)))
+    return _commit_first(checkpoints, id, identity, shards)
+
+
+def begin_from(
+    before: Checkpoint,
+    checkpoints: Path,
+    identity: Mapping[str, str],
+    rule_config: RuleConfig,
+) -> None:
+    """Make checkpoint 0 of a new run out of the parameters of another's; its rule starts anew.
+
+    Nothing is done if `checkpoints` has a checkpoint already.
+    """
+    if checkpoint.newest(checkpoints, identity):
+        return
+    id = checkpoint.next_id(checkpoints)
+    folder = checkpoint.partial_folder(checkpoints, id)
+    shards = []
+    for index in range(len(before.shards)):
+        values = before.read_shard(index)["values"]
+        slots = {name: torch.zeros_like(values) for name in make_rule(rule_config).slots}
+        digests = checkpoint.write_shard(folder, index, {"values": values, **slots})
+        shards.append(ShardFile(version=0, digests=digests))
+    _commit_first(checkpoints, id, identity, shards)
+
+
+def _commit_first(
+    checkpoints: Path, id: int, identity: Mapping[str, str], shards: Sequence[ShardFile]
+) -> Checkpoint:
     return checkpoint.commit(
         checkpoints,
         id,

@@ -79,6 +79,12 @@ class TorchProblem:
             self._targets[name].zero_()
         return float(loss.detach())
 
+    def loss(self, parameters: Tensor, payload: Any) -> float:
+        self._load(self._views(parameters))
+        self._module.train()
+        with torch.no_grad():
+            return float(self._loss(self._module, payload))
+
     def _keep(self, name: str, parameter: Tensor) -> None:
         """Copy a gradient as soon as it is complete, while it is still in the cache."""
         assert parameter.grad is not None

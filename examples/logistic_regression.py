@@ -36,6 +36,11 @@ class LogisticRegression:
         x, y = payload
         p = 1 / (1 + torch.exp(-x @ parameters))
         torch.mv(x.T, (p - y) / len(y), out=grad)
+        return self.loss(parameters, payload)
+
+    def loss(self, parameters: Tensor, payload: tuple[Tensor, Tensor]) -> float:
+        x, y = payload
+        p = 1 / (1 + torch.exp(-x @ parameters))
         return float(-(y * p.log() + (1 - y) * (1 - p).log()).mean())
 
     def validate(self, parameters: Tensor) -> dict[str, float]:

@@ -9,10 +9,14 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from data.manifest import read_manifest
-from engine.config import AlgorithmConfig, ClusterConfig, DownpourConfig, SynchronousConfig
+from engine.algorithm import AlgorithmConfig
+from engine.config import ClusterConfig, DownpourConfig, SynchronousConfig
+from engine.dask_phases import train_phases
+from engine.dask_sandblaster import train_sandblaster
 from engine.dask_train import train_downpour
 from engine.events import Listener
 from engine.result import TrainingResult
+from engine.sandblaster.config import SandblasterConfig
 from engine.single import train_single
 from engine.synchronous.train import train_synchronous
 from tasks import network
@@ -99,6 +103,10 @@ def _train(
     if isinstance(algorithm, DownpourConfig):
         with open_cluster(cluster) as client, _threads_kept():
             return train_downpour(client, problem, algorithm, cluster, folder, identity, listen)
+    if isinstance(algorithm, SandblasterConfig):
+        train = train_phases if algorithm.phases else train_sandblaster
+        with open_cluster(cluster) as client, _threads_kept():
+            return train(client, problem, algorithm, cluster, folder, identity, listen)
     if isinstance(algorithm, SynchronousConfig):
         with open_cluster(cluster, with_shards=False) as client, _threads_kept():
             return train_synchronous(client, problem, algorithm, cluster, folder, identity, listen)

@@ -32,10 +32,10 @@ class TrainingStatus:
                 self._move(row["time_s"], row["resumed_at_samples"])
             case "progress":
                 self.loss = row["loss"]
-                self.losses.append(Point(row["time_s"], row["samples"], row["loss"]))
-                if len(self.losses) > MAX_POINTS:
-                    del self.losses[1::2]
-                self._move(row["time_s"], row["samples"])
+                self._add_loss(row)
+            case "iteration":  # of a batch optimiser
+                self.loss = row["loss"]
+                self._add_loss(row)
             case "validation":
                 self.top1_error = row["metrics"].get("top1_error")
 
@@ -80,6 +80,12 @@ class TrainingStatus:
         if (left := self.remaining_s) is not None:
             parts.append(_clock_time(left))
         return "  ".join(parts)
+
+    def _add_loss(self, row: Mapping[str, Any]) -> None:
+        self.losses.append(Point(row["time_s"], row["samples"], row["loss"]))
+        if len(self.losses) > MAX_POINTS:
+            del self.losses[1::2]
+        self._move(row["time_s"], row["samples"])
 
     def _move(self, time_s: float, samples: int) -> None:
         self.samples = max(self.samples, samples)

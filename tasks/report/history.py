@@ -20,6 +20,20 @@ class Point(NamedTuple):
 
 
 @dataclass
+class BatchOptimisation:
+    """What a batch optimiser adds to a history."""
+
+    gradient_norm: list[Point] = field(default_factory=list)  # one an iteration
+    final_loss: float | None = None  # over the whole batch, of the last iterate
+    num_iterations: int = 0
+    num_evaluations: int = 0
+    portions_of: Counter[int] = field(default_factory=Counter)  # replica -> portions computed
+    num_backups: int = 0  # portions computed by a second replica too
+    num_backups_won: int = 0  # those that came first
+    outcome: str = ""
+
+
+@dataclass
 class TrainingHistory:
     """The curves and counts of one run over all of its resumptions."""
 
@@ -31,6 +45,7 @@ class TrainingHistory:
     staleness: dict[int, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     refused: Counter[int] = field(default_factory=Counter)
     incidents: list[Incident] = field(default_factory=list)
+    batch: BatchOptimisation = field(default_factory=BatchOptimisation)
     num_samples: int = 0
     elapsed_s: float = 0.0
     complete: bool = False
@@ -63,6 +78,10 @@ def history_of(rows: Iterable[Event]) -> TrainingHistory:
                 _resume(history, row)
             case "progress":
                 _progress(history, row)
+            case "iteration":
+                _iteration(history, row)
+            case "evaluation":
+                _evaluation(history, row)
             case "validation":
                 for name, value in row["metrics"].items():
                     history.validation[name].append(Point(row["time_s"], row["samples"], value))
@@ -72,6 +91,7 @@ def history_of(rows: Iterable[Event]) -> TrainingHistory:
                 history.num_samples = row["samples"]
                 history.elapsed_s = row["elapsed_s"]
                 history.complete = True
+                history.batch.outcome = str(row.get("outcome", ""))
         if incident := teller.tell(row):
             history.incidents.append(incident)
     return history
@@ -79,7 +99,12 @@ def history_of(rows: Iterable[Event]) -> TrainingHistory:
 
 def _resume(history: TrainingHistory, row: Event) -> None:
     resumed_at = int(row["resumed_at_samples"])
-    curves = [history.loss, *history.validation.values(), *history.throughput.values()]
+    curves = [
+        history.loss,
+        history.batch.gradient_norm,
+        *history.validation.values(),
+        *history.throughput.values(),
+    ]
     for curve in curves:
         curve[:] = [point for point in curve if point.samples <= resumed_at]
     history.num_samples = resumed_at
@@ -95,3 +120,28 @@ def _progress(history: TrainingHistory, row: Event) -> None:
     history.waiting_s[replica] += row["waiting_s"]
     for staleness, count in row["staleness"].items():
         history.staleness[replica][int(staleness)] += count
+
+
+def _iteration(history: TrainingHistory, row: Event) -> None:
+    time_s, samples = float(row["time_s"]), int(row["samples"])
+    history.num_samples = max(history.num_samples, samples)
+    history.loss.append(Point(time_s, samples, row["loss"]))
+    history.batch.gradient_norm.append(Point(time_s, samples, row["gradient_norm"]))
+    history.batch.final_loss = row["loss"]
+    history.batch.num_iterations = int(row["iteration"])
+
+
+def _evaluation(history: TrainingHistory, row: Event) -> None:
+    batch, time_s, seconds = history.batch, float(row["time_s"]), float(row["seconds"])
+    batch.num_evaluations += 1
+    batch.num_backups += row["backups"]
+    batch.num_backups_won += row["backups_won"]
+    for name, samples in row["samples"].items():  # JSON's keys are text
+        replica = int(name)
+        history.samples_of[replica] += samples
+        speed = samples / seconds if seconds else 0.0
+        history.throughput[replica].append(Point(time_s, history.num_samples, speed))
+    for name, portions in row["portions"].items():
+        batch.portions_of[int(name)] += portions
+    for name, waiting_s in row["waiting_s"].items():
+        history.waiting_s[int(name)] += waiting_s

@@ -29,6 +29,9 @@ def draw_plots(history: TrainingHistory) -> list[Plot]:
     if history.loss:
         plots.append(_draw("Loss and validation accuracy", "learning.png", history, _learning))
         plots.append(_draw("Throughput of each replica", "throughput.png", history, _throughput))
+    if history.batch.gradient_norm:
+        title = "Loss and largest element of the gradient"
+        plots.append(_draw(title, "iterations.png", history, _iterations))
     if any(history.staleness.values()):
         plots.append(_draw("Staleness of pushes", "staleness.png", history, _staleness))
     return plots
@@ -90,6 +93,25 @@ def _learning_axes(axes: Axes, label: str, loss: Curve, smoothed: Curve, accurac
         twin.plot(*zip(*accuracy, strict=True), "o-", color=ACCURACY_COLOUR, markersize=3)
         twin.set(ylabel="validation accuracy", ylim=(0, 1))
         twin.yaxis.label.set_color(ACCURACY_COLOUR)
+
+
+def _iterations(figure: Figure, history: TrainingHistory) -> None:
+    """The batch optimiser's iterates, of which each stands for passes over the whole data."""
+    axes = figure.subplots()
+    norms = history.batch.gradient_norm
+    first = norms[0].time_s
+    losses = [p for p in history.loss if p.time_s >= first]
+    axes.plot([p.samples for p in losses], [p.value for p in losses], ".-", color=LOSS_COLOUR)
+    axes.set(xlabel="samples processed", ylabel="loss over the batch")
+    axes.yaxis.label.set_color(LOSS_COLOUR)
+    axes.grid(alpha=0.3)
+    twin = axes.twinx()
+    positive = [p for p in norms if p.value > 0]
+    twin.semilogy(
+        [p.samples for p in positive], [p.value for p in positive], ".-", color=ACCURACY_COLOUR
+    )
+    twin.set(ylabel="largest element of the gradient")
+    twin.yaxis.label.set_color(ACCURACY_COLOUR)
 
 
 def _throughput(figure: Figure, history: TrainingHistory) -> None:

@@ -41,6 +41,8 @@ def training_figures(history: TrainingHistory) -> dict[str, Any]:
     staleness = sum(history.staleness.values(), Counter())
     if staleness:
         figures["staleness"] = _distribution(staleness)
+    if history.batch.num_evaluations:
+        figures["batch"] = _batch_figures(history)
     figures["replica"] = {
         str(replica): {
             "num_samples": history.samples_of[replica],
@@ -51,6 +53,21 @@ def training_figures(history: TrainingHistory) -> dict[str, Any]:
         for replica, points in sorted(history.throughput.items())
         if points
     }
+    return figures
+
+
+def _batch_figures(history: TrainingHistory) -> dict[str, Any]:
+    batch = history.batch
+    figures: dict[str, Any] = {
+        "outcome": batch.outcome,
+        "iterations": batch.num_iterations,
+        "evaluations": batch.num_evaluations,
+        "backup_tasks": batch.num_backups,
+        "backup_tasks_won": batch.num_backups_won,
+    }
+    if batch.gradient_norm:
+        figures["final_loss"] = batch.final_loss
+        figures["final_gradient_norm"] = batch.gradient_norm[-1].value
     return figures
 
 

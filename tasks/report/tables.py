@@ -72,10 +72,12 @@ def transfer_rows(transfer: Results) -> list[Row]:
 
 def replica_rows(history: TrainingHistory) -> list[Row]:
     """One row for each replica."""
+    portions = history.batch.portions_of
     return [
         {
             "replica": replica,
             "samples": f"{history.samples_of[replica]:,}",
+            **({"portions": f"{portions[replica]:,}"} if portions else {}),
             "images/s": f"{sum(p.value for p in points) / len(points):,.0f}",
             "waiting": f"{history.waiting_s[replica]:.1f} s",
             "refused pushes": history.refused[replica],

@@ -33,6 +33,8 @@ def keys_of(tree: dict[str, object], prefix: str = "") -> set[str]:
 
 def companions(*overrides: str) -> list[str]:
     """What must be given beside an option: a place for the images, or the paper's sizes."""
+    if any(text.startswith("algorithm/optimiser=") for text in overrides):
+        return ["algorithm=sandblaster"]
     options = {text.partition("=")[2] for text in overrides}
     if options & {"imagenet", *PUBLISHED} or any(name.startswith("vgg_") for name in options):
         return ["experiment=imagenet_d", "data.path=there"]
@@ -44,7 +46,7 @@ def test_every_option_loads_and_shows_every_setting_it_has(group, option):
     choice = f"{group}={option}"
     with composer("config") as conf:
         config = read(conf, [choice, *companions(choice)])
-        shown = conf.compose([choice]).keys
+        shown = conf.compose([choice, *companions(choice)]).keys
     section = group.replace("/", ".") + "."
     inside = {key for key in keys_of(ADAPTER.dump_python(config)) if key.startswith(section)}
     assert inside

@@ -1,0 +1,149 @@
+"""Downpour and Sandblaster in turns, each from where the other one got to, as one run.
+
+Every phase is a run of its own, in a folder of its own; a killed run goes on in the phase in which
+it was. What they tell is put together to one event log with one time and one count of samples.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import distributed
+
+from engine import checkpoint
+from engine.config import ClusterConfig, DownpourConfig, RuleConfig, TrainingConfig
+from engine.dask_sandblaster import train_sandblaster
+from engine.dask_train import train_downpour
+from engine.events import EventLog, Listener, Row, ignore
+from engine.problem import ProblemFactory
+from engine.result import TrainingResult
+from engine.sandblaster.config import PhaseConfig, SandblasterConfig
+from engine.start import begin_from, full_identity
+
+#: Rows that are about a phase, and so not about the run.
+_OF_A_PHASE = ("start", "finished")
+
+
+def train_phases(
+    client: distributed.Client,
+    factory: ProblemFactory,
+    config: SandblasterConfig,
+    cluster: ClusterConfig,
+    folder: Path,
+    identity: Mapping[str, str],
+    listen: Listener = ignore,
+) -> TrainingResult:
+    """Train by `config.phases`, one after another; arguments as for `train_sandblaster`."""
+    story = _Story(folder, listen, config.num_epochs)
+    try:
+        before: Path | None = None
+        for index, phase in enumerate(config.phases):
+            own = folder / f"phase-{index}"
+            settings = phase_settings(config, phase, index)
+            if before:
+                args = (factory, settings, cluster.num_shards, before, own, dict(identity))
+                resources = {"replica-0": 1}
+                client.submit(_hand_over, *args, resources=resources, pure=False).result()
+            story.begin(index, phase)
+            if isinstance(settings, DownpourConfig):
+                result = train_downpour(
+                    client, factory, settings, cluster, own, identity, story.listen
+                )
+            else:
+                result = train_sandblaster(
+                    client, factory, settings, cluster, own, identity, story.listen
+                )
+            story.end(result, last=index == len(config.phases) - 1)
+            before = own / "checkpoints"
+    finally:
+        story.close()
+    return replace(result, num_samples=story.samples, elapsed_s=story.time_s)
+
+
+def phase_settings(
+    config: SandblasterConfig, phase: PhaseConfig, index: int
+) -> DownpourConfig | SandblasterConfig:
+    """The settings of one phase: its share of the epochs, one at least."""
+    num_epochs = max(1, round(phase.share * config.num_epochs))
+    if phase.algorithm == "sandblaster":
+        return replace(config, num_epochs=num_epochs, phases=())
+    common = {name: getattr(config, name) for name in TrainingConfig.__dataclass_fields__}
+    return DownpourConfig(**common | {"num_epochs": num_epochs, "seed": config.seed + index})
+
+
+def _hand_over(
+    factory: ProblemFactory,
+    settings: DownpourConfig | SandblasterConfig,
+    num_shards: int,
+    before: Path,
+    own: Path,
+    identity: Mapping[str, str],
+) -> None:
+    """On a worker: begin a phase with the parameters that the one before it ended with."""
+    problem = factory()
+    rule: RuleConfig = settings.rule
+    whole = full_identity(identity, problem, num_shards, settings.name)
+    newest = max(before.glob("[0-9]" * 6))
+    begin_from(checkpoint.read(newest), own / "checkpoints", whole, rule)
+
+
+class _Story:
+    """One event log of all phases: times and samples go on where the phase before ended."""
+
+    def __init__(self, folder: Path, listen: Listener, num_epochs: int) -> None:
+        self._log = EventLog(folder / "events.jsonl", listen)
+        self._num_epochs = num_epochs
+        self._phase: dict[str, Any] = {}
+        self._samples_of: Counter[str] = Counter()  # of earlier phases, by replica
+        self._own_samples_of: Counter[str] = Counter()
+        self._per_epoch = 1  # samples
+        self.samples = 0  # of earlier phases
+        self.time_s = 0.0
+
+    def begin(self, index: int, phase: PhaseConfig) -> None:
+        """The rows to come are those of this phase."""
+        self._phase = {"phase": index, "algorithm": phase.algorithm}
+        self._own_samples_of.clear()
+
+    def end(self, result: TrainingResult, last: bool) -> None:
+        """The phase is over."""
+        self.samples += result.num_samples
+        self.time_s += result.elapsed_s
+        self._samples_of += self._own_samples_of
+        if last and not result.already_complete:
+            self._log.write("finished", self.time_s, samples=self.samples, elapsed_s=self.time_s)
+
+    def listen(self, row: Row) -> None:
+        """Pass a phase's row on as one of the whole run."""
+        row = dict(row)
+        event, time_s = row.pop("event"), row.pop("time_s") + self.time_s
+        if event == "start":
+            self._start(row, time_s)
+        if event in _OF_A_PHASE:
+            return
+        if event != "evaluation" and "samples" in row:  # an evaluation tells them by replica
+            row["samples"] += self.samples
+        if event == "validation":
+            row["epoch"] = round(row["epoch"] + self.samples / self._per_epoch, 4)
+        if event == "progress":
+            replica = str(row["replica"])
+            self._own_samples_of[replica] = row["replica_samples"]
+            row["replica_samples"] += self._samples_of[replica]
+        elif event == "evaluation":
+            self._own_samples_of.update({str(k): n for k, n in row["samples"].items()})
+        self._log.write(event, time_s, **row)
+
+    def close(self) -> None:
+        self._log.close()
+
+    def _start(self, row: Row, time_s: float) -> None:
+        resumed = row["resumed_at_samples"]
+        self._per_epoch = row["num_samples_total"] // row["num_epochs"]
+        if resumed or not self.samples:
+            row["num_samples_total"] = self._per_epoch * self._num_epochs
+            row["num_epochs"] = self._num_epochs
+            row["resumed_at_samples"] = resumed + self.samples
+            self._log.write("start", time_s, **row)
+        self._log.write("phase", time_s, samples=self.samples + resumed, **self._phase)

@@ -1,0 +1,334 @@
+"""The coordinator's decisions: it gives portions to replicas and commands to shards. Pure.
+
+Messages and the clock come in as arguments, instructions go out. One operation is under way at a
+time; `answer` holds its result once it is done. No vector ever comes here.
+
+    replica: hello → welcome, then work → sum → released, and validate → measured
+    shard:   hello → assign → serving, then requests and their answers, in order
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from engine.batch.kernels import merge
+from engine.batch.vector import Command
+from engine.batch.wire import to_wire
+from engine.config import ClusterConfig
+from engine.frames import Message
+from engine.instructions import Instruction, Record, RunFailedError, Send
+from engine.run_spec import segment_name
+from engine.sandblaster.config import SandblasterConfig
+from engine.sandblaster.evaluation import Evaluation, Slot
+from engine.sandblaster.portions import Portion, PortionLedger, clipped
+from engine.sandblaster.requests import Request, Requests
+from engine.sandblaster.roster import Roster
+from engine.sandblaster.tally import EvaluationTally
+
+#: Works that a replica has at a time, so that it reads the next while it computes; one near the
+#: end of the batch, where work that waits for a slow replica would keep a fast one idle.
+_LOOKAHEAD = 2
+
+
+class Coordinator:
+    """Drives the replicas and shards of one Sandblaster run."""
+
+    def __init__(
+        self,
+        portions: Sequence[Portion],
+        config: SandblasterConfig,
+        cluster: ClusterConfig,
+        *,
+        checkpoint: str,
+        epoch: int,
+    ) -> None:
+        """Start with nobody connected.
+
+        Args:
+            portions: of the whole data.
+            checkpoint: what shards restore when their memory is new.
+            epoch: of this coordinator, above that of any that drove these shards before.
+        """
+        self._portions = portions
+        self._config = config
+        self._cluster = cluster
+        self._checkpoint = checkpoint
+        self._roster = Roster(cluster)
+        self._requests = Requests(cluster.num_shards, epoch)
+        self._request: Request | None = None  # that the operation waits for
+        self._commands: Sequence[Command] = ()
+        self._evaluation: Evaluation | None = None
+        self._tally = EvaluationTally()
+        self._num_evaluations = 0
+        self._validating: dict[str, Any] | None = None
+        self._validator: int | None = None
+        self._owner_of = _first_owners(len(portions), cluster.num_replicas, config.deterministic)
+        self._stopped = False
+        self.answer: Any = None
+
+    @property
+    def segments(self) -> frozenset[str]:
+        """Names of the memory files of the replicas' present lives."""
+        seats = enumerate(self._roster.replicas)
+        return frozenset(segment_name(index, seat.incarnation) for index, seat in seats)
+
+    # Operations
+
+    def run(self, commands: Sequence[Command]) -> list[Instruction]:
+        """Have the shards carry out a batch; the answer is the tuple of its scalars."""
+        self._begin()
+        self._commands = commands
+        wire = [to_wire(command) for command in commands]
+        return self._ask("commands", batch=wire)
+
+    def ask(self, op: str, **fields: Any) -> list[Instruction]:
+        """Ask every shard for something else; the answer is the list of theirs."""
+        self._begin()
+        return self._ask(op, **fields)
+
+    def evaluate(
+        self, point: str, grad: str | None, samples: tuple[int, int] | None, now: float
+    ) -> list[Instruction]:
+        """Compute the mean loss at `point`, the answer, and leave the gradient in `grad`."""
+        self._begin()
+        portions = self._portions if samples is None else clipped(self._portions, *samples)
+        if not portions:
+            raise ValueError(f"a batch of samples {samples} is empty")
+        self._num_evaluations += 1
+        ledger = PortionLedger(
+            [portion.number for portion in portions],
+            self._owner_of,
+            max_bundle=1 if self._config.deterministic else self._config.max_bundle,
+            max_copies=self._config.max_copies,
+        )
+        self._evaluation = Evaluation(
+            self._num_evaluations, point, grad, portions, ledger, self._config
+        )
+        self._tally = EvaluationTally(started=now)
+        return self._go_on(now)
+
+    def validate(self, point: str) -> list[Instruction]:
+        """Have some replica measure `point` on held-out data; the answer is its measures."""
+        self._begin()
+        self._validating = {"op": "validate", "point": point}
+        return self._send_validation()
+
+    def stop(self) -> list[Instruction]:
+        """Tell everybody that the run is over."""
+        self._stopped = True
+        return [Send(peer, {"op": "stop"}) for peer in self._roster.peers]
+
+    # Events
+
+    def hear(self, peer: int, message: Message, now: float) -> list[Instruction]:
+        """A message from a connected peer."""
+        if message["op"] == "hello":
+            return self._greet(peer, message, now)
+        place = self._roster.place_of(peer)
+        if place is None:  # dropped since; what it says no longer counts
+            return []
+        role, index = place
+        self._roster.seat(role, index).heard = now
+        if role == "shard":
+            return self._hear_shard(index, message, now)
+        return self._hear_replica(index, message, now)
+
+    def lose(self, peer: int, reason: str, now: float) -> list[Instruction]:
+        """A connection ended."""
+        place = self._roster.place_of(peer)
+        if place is None:
+            return []
+        role, index = place
+        self._roster.leave(peer)
+        if self._stopped:
+            return []
+        self._roster.count_restart(role, index, reason)
+        if role == "shard":
+            seat = self._roster.shards[index]
+            values = {"shard": index, "epoch": seat.epoch, "pid": seat.pid, "reason": reason}
+            return [Record("shard_lost", values)]
+        return self._lose_replica(index, reason, now)
+
+    def tick(self, now: float) -> list[Instruction]:
+        """Time has passed: who is silent?"""
+        instructions: list[Instruction] = []
+        for peer, drop in self._roster.silent(now):
+            silence = f"silent for {self._cluster.heartbeat_timeout_s:g} s"
+            instructions += [drop, *self.lose(peer, silence, now)]
+        return instructions
+
+    # Peers
+
+    def _greet(self, peer: int, hello: Message, now: float) -> list[Instruction]:
+        role, index = str(hello["role"]), int(hello["index"])
+        before = self._roster.seat(role, index).peer
+        lost = [] if before is None else self.lose(before, "a successor connected", now)
+        self._roster.sit(peer, hello, now)
+        if role == "replica":
+            return [*lost, *self._welcome(now)]
+        epoch = self._roster.shards[index].epoch
+        assign = {"op": "assign", "epoch": epoch, "checkpoint": self._checkpoint}
+        return [*lost, Send(peer, assign)]
+
+    def _welcome(self, now: float) -> list[Instruction]:
+        """Welcome the replicas that wait, while every shard serves."""
+        if not self._roster.all_shards_serve or self._stopped:
+            return []
+        addresses = [(*s.address, s.epoch) for s in self._roster.shards if s.address]
+        instructions: list[Instruction] = []
+        for index, seat in enumerate(self._roster.replicas):
+            if seat.peer is not None and not seat.welcomed:
+                seat.welcomed = True
+                welcome = {"op": "welcome", "incarnation": seat.incarnation, "shards": addresses}
+                values = {"replica": index, "incarnation": seat.incarnation, "pid": seat.pid}
+                instructions += [Send(seat.peer, welcome), Record("replica_joined", values)]
+        return instructions + self._send_validation() + self._go_on(now)
+
+    def _hear_shard(self, index: int, message: Message, now: float) -> list[Instruction]:
+        if message["op"] == "serving":
+            return self._serving(index, message, now)
+        if "request" not in message:  # a heartbeat
+            return []
+        request = self._requests.answer(index, message)
+        return self._answered(request, now) if request else []
+
+    def _serving(self, index: int, message: Message, now: float) -> list[Instruction]:
+        seat = self._roster.shards[index]
+        if seat.epoch > 1 and message["restored_from"] == "checkpoint":
+            raise RunFailedError(
+                f"shard {index} lost its memory, and its vectors with it; start the run again: "
+                "it goes on from its last record"
+            )
+        assert seat.peer is not None
+        seat.address = (message["host"], message["port"])
+        values = {"shard": index, "epoch": seat.epoch, "version": message["version"]}
+        values |= {"restored_from": message["restored_from"], "pid": seat.pid}
+        moved = {"op": "shard", "index": index, "address": (*seat.address, seat.epoch)}
+        peer = seat.peer
+        return [
+            Record("shard_serving", values),
+            *(Send(self._peer(k), moved) for k in self._roster.workers),
+            *(Send(peer, request) for request in self._requests.unanswered(index)),
+            *self._welcome(now),
+        ]
+
+    def _hear_replica(self, index: int, message: Message, now: float) -> list[Instruction]:
+        if message["op"] == "sum":
+            return self._take_sum(index, message, now)
+        if message["op"] == "measured" and index == self._validator:
+            self._validating = self._validator = None
+            self.answer = message["metrics"]
+        return []
+
+    def _lose_replica(self, index: int, reason: str, now: float) -> list[Instruction]:
+        seat = self._roster.replicas[index]
+        if not seat.welcomed:
+            return []
+        values = {"replica": index, "incarnation": seat.incarnation, "pid": seat.pid}
+        instructions: list[Instruction] = [Record("replica_lost", values | {"reason": reason})]
+        if self._evaluation:
+            returned = self._evaluation.lose(index)
+            values = {"replica": index, "incarnation": seat.incarnation}
+            instructions.append(Record("replica_settled", values | {"samples_returned": returned}))
+        if index == self._validator:
+            self._validator = None
+        return [*instructions, *self._send_validation(), *self._go_on(now)]
+
+    def _peer(self, replica: int) -> int:
+        peer = self._roster.replicas[replica].peer
+        assert peer is not None
+        return peer
+
+    # What the operation under way needs next
+
+    def _begin(self) -> None:
+        assert not any((self._request, self._evaluation, self._validating)), "one at a time"
+        self.answer = None
+
+    def _ask(self, op: str, **fields: Any) -> list[Instruction]:
+        self._request = self._requests.ask(op, **fields)
+        shards = self._roster.shards
+        return [Send(s.peer, self._request.message) for s in shards if s.address and s.peer]
+
+    def _answered(self, request: Request, now: float) -> list[Instruction]:
+        """All shards have answered a request."""
+        assert request is self._request
+        self._request = None
+        answers = [request.answers[k] for k in range(self._cluster.num_shards)]
+        if self._evaluation:
+            freed = self._evaluation.commands_done()
+            return [*self._release(freed), *self._go_on(now)]
+        if request.message["op"] == "commands":
+            self.answer = merge(self._commands, [answer["scalars"] for answer in answers])
+        else:
+            self.answer = answers
+        return []
+
+    def _take_sum(self, index: int, message: Message, now: float) -> list[Instruction]:
+        seat = self._roster.replicas[index]
+        evaluation = self._evaluation
+        if evaluation is None:  # a late copy of a portion of the evaluation before
+            freed = _slot_of(index, seat.incarnation, message)
+            return self._release([freed] if freed else [])
+        if message["evaluation"] == evaluation.id:
+            self._tally.hear(index, message, evaluation.samples_in(int(message["work"])))
+        freed = evaluation.take_sum(index, seat.incarnation, message)
+        return [*self._release([freed] if freed else []), *self._go_on(now)]
+
+    def _release(self, slots: Sequence[Slot]) -> list[Instruction]:
+        """Tell replicas that still live the life of these slots that they may be overwritten."""
+        alive = self._roster.workers
+        return [
+            Send(self._peer(s.replica), {"op": "released", "slot": s.slot})
+            for s in slots
+            if s.replica in alive and self._roster.replicas[s.replica].incarnation == s.incarnation
+        ]
+
+    def _go_on(self, now: float) -> list[Instruction]:
+        """Give out work, have sums added, and finish the evaluation when nothing is missing."""
+        evaluation = self._evaluation
+        if evaluation is None:
+            return []
+        instructions = self._give_work(evaluation)
+        if commands := evaluation.next_commands():
+            wire = [to_wire(command) for command in commands]
+            instructions += self._ask("commands", batch=wire)
+        if evaluation.finished:
+            self._evaluation = None
+            self._owner_of = evaluation.ledger.owner_of
+            self.answer = evaluation.loss
+            instructions.append(Record("evaluation", self._tally.row(evaluation, now)))
+        return instructions
+
+    def _give_work(self, evaluation: Evaluation) -> list[Instruction]:
+        instructions: list[Instruction] = []
+        workers, ledger = self._roster.workers, evaluation.ledger
+        progress = True
+        while progress:  # one work each at a time, so that all get some of the first ones
+            progress = False
+            for replica in workers:
+                lookahead = _LOOKAHEAD if ledger.num_open > 2 * len(workers) else 1
+                if ledger.held_by(replica) >= lookahead:
+                    continue
+                if work := evaluation.work_for(replica, len(workers)):
+                    instructions.append(Send(self._peer(replica), work))
+                    progress = True
+        return instructions
+
+    def _send_validation(self) -> list[Instruction]:
+        workers = self._roster.workers
+        if not self._validating or self._validator is not None or not workers:
+            return []
+        self._validator = workers[0]
+        return [Send(self._peer(workers[0]), self._validating)]
+
+
+def _first_owners(num_portions: int, num_replicas: int, in_order: bool) -> tuple[int, ...]:
+    """Who gets which portion the first time: a stretch each, or by turns."""
+    if in_order:
+        return tuple(portion % num_replicas for portion in range(num_portions))
+    return tuple(portion * num_replicas // num_portions for portion in range(num_portions))
+
+
+def _slot_of(replica: int, incarnation: int, message: Message) -> Slot | None:
+    slot = message["slot"]
+    return None if slot is None else Slot(replica, incarnation, int(slot))

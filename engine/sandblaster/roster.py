@@ -1,0 +1,86 @@
+"""Who sits where: replicas and shards that connect, fall silent, and are replaced. Pure."""
+
+from collections.abc import Iterator
+
+from engine.config import ClusterConfig
+from engine.frames import Message
+from engine.instructions import Drop, Instruction, RunFailedError
+from engine.seats import ReplicaSeat, Seat, ShardSeat
+
+
+class Roster:
+    """The seats of a run, and which peer sits on which."""
+
+    def __init__(self, cluster: ClusterConfig) -> None:
+        """Start with nobody connected."""
+        self._cluster = cluster
+        self.replicas = [ReplicaSeat() for _ in range(cluster.num_replicas)]
+        self.shards = [ShardSeat() for _ in range(cluster.num_shards)]
+        self._places: dict[int, tuple[str, int]] = {}  # peer -> role and index
+
+    @property
+    def peers(self) -> tuple[int, ...]:
+        """Everybody who is connected."""
+        return tuple(self._places)
+
+    @property
+    def all_shards_serve(self) -> bool:
+        return all(shard.address for shard in self.shards)
+
+    @property
+    def workers(self) -> list[int]:
+        """Indices of the replicas that work."""
+        return [
+            k for k, seat in enumerate(self.replicas) if seat.peer is not None and seat.welcomed
+        ]
+
+    def place_of(self, peer: int) -> tuple[str, int] | None:
+        """(role, index) of a peer; None once it has been dropped."""
+        return self._places.get(peer)
+
+    def seat(self, role: str, index: int) -> Seat:
+        seats: list[ReplicaSeat] | list[ShardSeat]
+        seats = self.replicas if role == "replica" else self.shards
+        return seats[index]
+
+    def sit(self, peer: int, hello: Message, now: float) -> None:
+        """A peer takes a seat, which nobody else may have: a new incarnation or epoch."""
+        role, index = str(hello["role"]), int(hello["index"])
+        seat = self.seat(role, index)
+        self._places[peer] = (role, index)
+        seat.take(peer, int(hello["pid"]), str(hello["worker"]), now)
+        if isinstance(seat, ReplicaSeat):
+            seat.incarnation += 1
+            seat.welcomed = False
+        elif isinstance(seat, ShardSeat):
+            seat.epoch += 1
+
+    def leave(self, peer: int) -> None:
+        """A peer is gone."""
+        role, index = self._places.pop(peer)
+        seat = self.seat(role, index)
+        seat.peer = None
+        if isinstance(seat, ShardSeat):
+            seat.address = None
+
+    def silent(self, now: float) -> Iterator[tuple[int, Instruction]]:
+        """Peers that have not been heard for too long, each with what ends it."""
+        timeout = self._cluster.heartbeat_timeout_s
+        for peer, place in list(self._places.items()):
+            seat = self.seat(*place)
+            if now - seat.heard > timeout:
+                yield peer, Drop(peer, seat.pid, seat.worker)
+
+    def count_restart(self, role: str, index: int, reason: str) -> None:
+        """A role was lost once more.
+
+        Raises:
+            RunFailedError: more often than `cluster.max_restarts`.
+        """
+        seat = self.seat(role, index)
+        seat.restarts += 1
+        if seat.restarts > self._cluster.max_restarts:
+            raise RunFailedError(
+                f"{role} {index} was lost {seat.restarts} times, cluster.max_restarts="
+                f"{self._cluster.max_restarts}; the last time: {reason}"
+            )
