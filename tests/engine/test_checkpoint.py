@@ -2,6 +2,7 @@
 
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -11,13 +12,15 @@ from engine.checkpoint import CheckpointMismatchError
 from tests.engine.checkpoints import COUNTED, IDENTITY, vectors, write
 
 
-@pytest.fixture
+@contextmanager
 def almost_full_disk() -> Iterator[None]:
-    """No file can grow beyond 1,000 bytes."""
+    """No file can grow beyond 1,000 bytes: not the one that pytest writes to, either, so be brief."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_everything_comes_back_as_it_was_written(tmp_path):
@@ -100,17 +103,16 @@ def test_of_long_lists_that_differ_the_difference_is_shown(tmp_path):
 
 
 def test_a_full_disk_is_an_error_of_the_operating_system_and_names_the_file(
-    tmp_path, almost_full_disk
+    tmp_path,
 ):
-    with pytest.raises(OSError, match=r"shard-00.safetensors"):
+    with pytest.raises(OSError, match=r"shard-00.safetensors"), almost_full_disk():
         checkpoint.write_shard(tmp_path, 0, {"values": torch.zeros(1000)})
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_as_it_was(tmp_path, request):
+def test_a_full_disk_leaves_the_last_checkpoint_as_it_was(tmp_path):
     written = write(tmp_path, 0)
     checkpoint.write_shard(checkpoint.partial_folder(tmp_path, 1), 0, vectors(0))
-    request.getfixturevalue("almost_full_disk")
-    with pytest.raises(OSError, match="too large"):
+    with pytest.raises(OSError, match="too large"), almost_full_disk():
         checkpoint.commit(
             tmp_path,
             1,
