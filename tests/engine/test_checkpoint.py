@@ -14,7 +14,7 @@ from tests.engine.checkpoints import COUNTED, IDENTITY, vectors, write
 
 @contextmanager
 def almost_full_disk() -> Iterator[None]:
-    """No file can grow beyond 1,000 bytes: not the one that pytest writes to, either, so be brief."""
+    """No file can grow beyond 1,000 bytes, pytest's own output included: be brief."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
