@@ -3,9 +3,6 @@
 import os
 import signal
 
-# Tests that were started in the background ignore Ctrl-C, and all processes they start inherit it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 # Before torch is imported, here or in a process that a test starts: several pools of as many
 # threads as there are cores are slower than one thread each.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -14,3 +11,6 @@ from hypothesis import settings
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
+
+# Tests that were started in the background ignore Ctrl-C, and all processes they start inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
