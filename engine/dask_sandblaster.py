@@ -18,11 +18,11 @@ from engine.batch.config import MultibatchConfig
 from engine.checkpoint import Checkpoint
 from engine.config import ClusterConfig
 from engine.coordinator_server import CoordinatorServer
-from engine.dask_train import Roles, shard_task
+from engine.dask_train import Roles, start_shards
 from engine.events import EventLog, Listener, ignore
 from engine.problem import ProblemFactory
 from engine.result import TrainingResult
-from engine.roles import await_end, raise_errors
+from engine.roles import await_end, raise_errors, start_role
 from engine.run_spec import RunSpec
 from engine.sandblaster.config import SandblasterConfig
 from engine.sandblaster.coordinator import Coordinator
@@ -176,35 +176,22 @@ def _start_roles(
     config: SandblasterConfig,
     cluster: ClusterConfig,
 ) -> Roles:
-    """One long-running task a role. Dask runs it again when its worker has died and come back."""
+    """The tasks of all shards and all replicas."""
     name = run.token[:8]
-    shards = [
-        client.submit(
-            shard_task,
-            run,
-            index,
-            config.rule,
-            None,
-            key=f"shard-{index}-{name}",
-            resources={f"shard-{index}": 1},
-            pure=False,
-        )
-        for index in range(cluster.num_shards)
-    ]
     replicas = [
-        client.submit(
+        start_role(
+            client,
+            f"replica-{index}",
+            f"replica-{index}-{name}",
             sandblaster_task,
             run,
             index,
             factory,
             config,
-            key=f"replica-{index}-{name}",
-            resources={f"replica-{index}": 1},
-            pure=False,
         )
         for index in range(cluster.num_replicas)
     ]
-    return shards + replicas
+    return start_shards(client, run, config.rule, None) + replicas
 
 
 def sandblaster_task(

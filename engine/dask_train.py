@@ -18,7 +18,7 @@ from engine.interruptible import interruptible
 from engine.problem import ProblemFactory
 from engine.replica_role import run_replica
 from engine.result import TrainingResult
-from engine.roles import await_end, raise_errors
+from engine.roles import await_end, raise_errors, start_role
 from engine.run_spec import RunSpec
 from engine.salvage import salvage
 from engine.shard_role import serve_shard
@@ -94,35 +94,41 @@ def _start_roles(
     config: DownpourConfig,
     cluster: ClusterConfig,
 ) -> Roles:
-    """One long-running task a role. Dask runs it again when its worker has died and come back."""
+    """The tasks of all shards and all replicas."""
     name = run.token[:8]
-    shards = [
-        client.submit(
-            shard_task,
-            run,
-            index,
-            config.rule,
-            config.max_staleness,
-            key=f"shard-{index}-{name}",
-            resources={f"shard-{index}": 1},
-            pure=False,
-        )
-        for index in range(cluster.num_shards)
-    ]
     replicas = [
-        client.submit(
+        start_role(
+            client,
+            f"replica-{index}",
+            f"replica-{index}-{name}",
             replica_task,
             run,
             index,
             factory,
             config,
-            key=f"replica-{index}-{name}",
-            resources={f"replica-{index}": 1},
-            pure=False,
         )
         for index in range(cluster.num_replicas)
     ]
-    return shards + replicas
+    return start_shards(client, run, config.rule, config.max_staleness) + replicas
+
+
+def start_shards(
+    client: distributed.Client, run: RunSpec, rule: RuleConfig, bound: int | None
+) -> Roles:
+    """The tasks of all shards; `bound` is on the staleness of a push, None: none."""
+    return [
+        start_role(
+            client,
+            f"shard-{index}",
+            f"shard-{index}-{run.token[:8]}",
+            shard_task,
+            run,
+            index,
+            rule,
+            bound,
+        )
+        for index in range(len(run.slices))
+    ]
 
 
 def shard_task(run: RunSpec, index: int, rule: RuleConfig, bound: int | None) -> None:

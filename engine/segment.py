@@ -50,10 +50,6 @@ class Segment:
         """Where element `first` of gradient slot `slot` lies in the file."""
         return Location(str(self.path), _PAGE + slot * self._stride + first * self._itemsize)
 
-    def remove(self) -> None:
-        """Delete the file; memory already mapped stays valid until it is unmapped."""
-        self.path.unlink(missing_ok=True)
-
 
 def gradient_at(location: Location, count: int, dtype: torch.dtype) -> Tensor:
     """The gradient at `location`, shape (count,): what a successor finishes a push with."""

@@ -13,7 +13,7 @@ from engine.events import EventLog, Listener, ignore
 from engine.interruptible import interruptible
 from engine.problem import ProblemFactory
 from engine.result import TrainingResult
-from engine.roles import await_end, raise_errors
+from engine.roles import await_end, raise_errors, start_role
 from engine.start import full_identity, resume_or_begin
 from engine.synchronous.driver import SynchronousDriver
 from engine.synchronous.rank import run_rank
@@ -58,14 +58,14 @@ def train_synchronous(
     driver = SynchronousDriver(server, spec, problem, cluster, identity, start, events)
     try:
         ranks = [
-            client.submit(
+            start_role(
+                client,
+                f"replica-{rank}",
+                f"rank-{rank}-{spec.token[:8]}",
                 rank_task,
                 spec,
                 rank,
                 factory,
-                key=f"rank-{rank}-{spec.token[:8]}",
-                resources={f"replica-{rank}": 1},
-                pure=False,
             )
             for rank in range(spec.num_ranks)
         ]
