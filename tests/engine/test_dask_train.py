@@ -2,7 +2,6 @@
 
 import functools
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from tests.engine.fuses import FUSES, broken, deadly, fused, poisoned
 from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES, classifier
 from tests.engine.rows import Listener, Meddler, Row, When, in_file
 from tests.engine.threaded import latest
+from tests.kills import real_kill, was_killed
 
 pytestmark = pytest.mark.dask
 CLUSTER = doomed.CLUSTER
@@ -66,7 +66,7 @@ def test_one_replica_computes_the_bits_of_the_in_process_run(client, tmp_path):
 def test_killed_and_frozen_processes_cost_no_update_and_repeat_none(client, tmp_path):
     def kill_both_shards(row: Row) -> None:
         for serving in heard.of("shard_serving"):
-            os.kill(serving["pid"], signal.SIGKILL)
+            real_kill(serving["pid"], "shard")
 
     # Beside that, the fuses kill one replica and stop one.
     heard = Meddler(When("progress", 3, kill_both_shards))
@@ -102,7 +102,7 @@ def test_killed_and_frozen_processes_cost_no_update_and_repeat_none(client, tmp_
 def test_a_killed_training_goes_on_when_it_is_called_again(client, tmp_path):
     command = [sys.executable, "-m", "tests.engine.doomed", str(tmp_path)]
     killed = subprocess.Popen(command, cwd=Path(__file__).parents[2])
-    assert killed.wait(timeout=60) == -signal.SIGKILL
+    was_killed("flow", killed.wait(timeout=60))
     rows = in_file(tmp_path)
     acknowledged = max(row["samples"] for row in rows if row["event"] == "progress")
     left = latest(tmp_path)

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from tests.engine.sandblaster.doomed import (
     IDENTITY,
 )
 from tests.engine.test_dask_train import wait_until_gone
+from tests.kills import real_kill, was_killed
 
 pytestmark = pytest.mark.dask
 NUM_PORTIONS = sum(-(-size // CONFIG.minibatch_size) for size in UNIT_SIZES)
@@ -78,7 +78,7 @@ def test_every_portion_of_every_evaluation_is_told_of_and_the_budget_is_kept(cal
 def test_killed_and_frozen_processes_change_no_bit_of_any_iterate(client, tmp_path, calm):
     def kill_both_shards(row: Row) -> None:
         for serving in heard.of("shard_serving"):
-            os.kill(serving["pid"], signal.SIGKILL)
+            real_kill(serving["pid"], "sandblaster shard")
 
     # Beside that, the fuses kill one replica and stop one.
     heard = Meddler(When("evaluation", 3, kill_both_shards))
@@ -95,7 +95,7 @@ def test_killed_and_frozen_processes_change_no_bit_of_any_iterate(client, tmp_pa
 def test_a_coordinator_killed_in_a_line_search_goes_on_to_the_same_iterates(client, tmp_path, calm):
     command = [sys.executable, "-m", "tests.engine.sandblaster.doomed", str(tmp_path)]
     killed = subprocess.Popen(command, cwd=Path(__file__).parents[3])
-    assert killed.wait(timeout=60) == -signal.SIGKILL
+    was_killed("sandblaster coordinator", killed.wait(timeout=60))
     before = in_file(tmp_path)
     assert sum(row["event"] == "evaluation" for row in before) == DEADLY_EVALUATION
     assert wait_until_gone({row["pid"] for row in before if "pid" in row})
