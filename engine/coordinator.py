@@ -24,13 +24,11 @@ from engine.instructions import (
     Send,
 )
 from engine.ledger import Holder, Ledger, Progress
+from engine.losses import Losses, in_words
 from engine.schedule import scale_at
 from engine.seats import ReplicaSeat, Seat, ShardSeat
 from engine.snapshots import Snapshots
 from engine.warm_start import WarmStart
-
-#: So many lives of a role in a row that end before they do anything: the next one will, too.
-MAX_FRUITLESS = 3
 
 
 class Coordinator:
@@ -64,6 +62,7 @@ class Coordinator:
         self._shards = [ShardSeat() for _ in range(cluster.num_shards)]
         self._roles: dict[int, tuple[str, int]] = {}  # peer -> role and index
         self._settling: dict[Holder, dict[int, Progress | None]] = {}
+        self._losses = Losses(cluster.max_restarts)
         self._pioneer: int | None = None  # the replica that works alone in the warm start
         self._finished = self._stopping = False
 
@@ -88,9 +87,20 @@ class Coordinator:
         lose = self._lose_replica if role == "replica" else self._lose_shard
         return lose(index, reason)
 
+    def ended(self, role: str, index: int, pid: int, code: int) -> list[Instruction]:
+        """A process on the worker of a role has ended with this exit code, says its parent."""
+        self._losses.ended(pid, code)
+        seat = self._seat(role, index)
+        if pid not in seat.pids and not self._done(seat):  # it came and went without a word
+            seat.pids.add(pid)
+            self._losses.lost(role, index, pid, f"{role}-{index}", "before it said hello")
+        values = {"role": role, "index": index, "pid": pid, "code": code, "how": in_words(code)}
+        return [Record("process_ended", values)]
+
     def tick(self, now: float) -> list[Instruction]:
         """Time has passed: who is silent, what is due?"""
         instructions = self._drop_silent(now)
+        self._losses.check(now)
         self._check_absent(now)
         if self._finished or not all(shard.address for shard in self._shards):
             return instructions
@@ -119,7 +129,7 @@ class Coordinator:
 
     def _greet(self, peer: int, hello: Message, now: float) -> list[Instruction]:
         role, index = str(hello["role"]), int(hello["index"])
-        seat: Seat = self._replicas[index] if role == "replica" else self._shards[index]
+        seat = self._seat(role, index)
         lost = self.lose(seat.peer, "a successor connected") if seat.peer is not None else []
         self._roles[peer] = (role, index)
         seat.take(peer, int(hello["pid"]), str(hello["worker"]), now)
@@ -131,6 +141,15 @@ class Coordinator:
         seat.epoch += 1
         assign = {"op": "assign", "epoch": seat.epoch, "checkpoint": self._checkpoint}
         return [*lost, Send(peer, assign)]
+
+    def _seat(self, role: str, index: int) -> Seat:
+        return self._replicas[index] if role == "replica" else self._shards[index]
+
+    def _done(self, seat: Seat) -> bool:
+        """True when nothing more is expected of who sits there."""
+        if isinstance(seat, ReplicaSeat):
+            return seat.quarantined or self._ledger.complete
+        return self._finished
 
     def _welcome(self) -> list[Instruction]:
         """Welcome the replicas that wait, while every shard serves."""
@@ -149,7 +168,7 @@ class Coordinator:
     def _hear_replica(self, index: int, message: Message) -> list[Instruction]:
         match message["op"]:
             case "lease":
-                self._replicas[index].fruitless = 0
+                self._losses.of_use("replica", index)
                 return self._lend(index)
             case "quarantine":
                 return self._quarantine(index, str(message["reason"]))
@@ -212,7 +231,7 @@ class Coordinator:
         if self._ledger.complete:
             return []
         if not seat.quarantined:
-            self._check_restarts("replica", index, seat, reason)
+            self._losses.lost("replica", index, seat.pid, seat.worker, reason)
         values = {"replica": index, "incarnation": seat.incarnation, "pid": seat.pid}
         if not seat.welcomed:
             return [Record("replica_lost", values | {"reason": reason})]
@@ -262,7 +281,7 @@ class Coordinator:
     def _serving(self, index: int, message: Message) -> list[Instruction]:
         seat = self._shards[index]
         seat.address = (message["host"], message["port"])
-        seat.fruitless = 0
+        self._losses.of_use("shard", index)
         values = {"shard": index, "epoch": seat.epoch, "version": message["version"]}
         values |= {"restored_from": message["restored_from"], "pid": seat.pid}
         moved = {"op": "shard", "index": index, "address": (*seat.address, seat.epoch)}
@@ -295,7 +314,7 @@ class Coordinator:
         if self._finished:
             return []
         self._snapshots.abandon()
-        self._check_restarts("shard", index, seat, reason)
+        self._losses.lost("shard", index, seat.pid, seat.worker, reason)
         values = {"shard": index, "epoch": seat.epoch, "pid": seat.pid, "reason": reason}
         return [Record("shard_lost", values)]
 
@@ -323,18 +342,3 @@ class Coordinator:
                 raise RunFailedError(f"shard {index} has had no process for {limit:g} s")
         if all(r.absent_since is not None and now - r.absent_since > limit for r in self._replicas):
             raise RunFailedError(f"no replica has had a process for {limit:g} s")
-
-    def _check_restarts(self, role: str, index: int, seat: Seat, reason: str) -> None:
-        seat.restarts += 1
-        seat.fruitless += 1
-        if seat.fruitless > MAX_FRUITLESS:
-            raise RunFailedError(
-                f"{role} {index} was lost {seat.fruitless} times in a row before it did anything, "
-                f"last as process {seat.pid} of worker {seat.worker} ({reason}): a library or its "
-                "data may be missing or broken there"
-            )
-        if seat.restarts > self._cluster.max_restarts:
-            raise RunFailedError(
-                f"{role} {index} was lost {seat.restarts} times, cluster.max_restarts="
-                f"{self._cluster.max_restarts}; the last time: {reason}"
-            )

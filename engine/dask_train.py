@@ -18,7 +18,7 @@ from engine.interruptible import interruptible
 from engine.problem import ProblemFactory
 from engine.replica_role import run_replica
 from engine.result import TrainingResult
-from engine.roles import await_end, raise_errors, start_role
+from engine.roles import Ending, await_end, endings_heard, raise_errors, start_role
 from engine.run_spec import RunSpec
 from engine.salvage import salvage
 from engine.shard_role import serve_shard
@@ -75,9 +75,17 @@ def train_downpour(
     )
     events = EventLog(folder / "events.jsonl", listen, start.elapsed_s)
     training = Training(server, run, problem, config, cluster, identity, start, events)
+
+    def hear(ending: Ending) -> None:
+        role, _, index = ending.resource.partition("-")
+        training.ended(role, int(index), ending.pid, ending.code)
+
     try:
         roles = _start_roles(client, run, factory, config, cluster)
-        final = interruptible(lambda: training.drive(lambda: raise_errors(roles)), training.stop)
+        with endings_heard(client, hear):
+            final = interruptible(
+                lambda: training.drive(lambda: raise_errors(roles)), training.stop
+            )
         assert final is not None  # an interruption leaves by its exception
         await_end(roles)
     finally:

@@ -13,7 +13,7 @@ from engine import checkpoint
 from engine.checkpoint import Checkpoint, ShardFile
 from engine.config import ClusterConfig, DownpourConfig
 from engine.coordinator import Coordinator
-from engine.coordinator_server import CoordinatorServer, Heard
+from engine.coordinator_server import CoordinatorServer, Ended, Heard
 from engine.events import EventLog
 from engine.instructions import (
     Commit,
@@ -126,6 +126,13 @@ class Training:
         """Have `drive` return after one more checkpoint. May be called from any thread."""
         self._stop.set()
 
+    def ended(self, role: str, index: int, pid: int, code: int) -> None:
+        """The process of a role's worker ended with this exit code. For any thread."""
+        cluster = self._cluster
+        num_seats = {"replica": cluster.num_replicas, "shard": cluster.num_shards}
+        if index < num_seats.get(role, 0):
+            self._server.events.put(Ended(role, index, pid, code))
+
     def close(self) -> None:
         """Hang up on everybody: roles that still run end by themselves."""
         self._server.close()
@@ -143,6 +150,8 @@ class Training:
             if isinstance(event, Heard):
                 now = time.monotonic()
                 self._carry_out(self._coordinator.hear(event.peer, event.message, now))
+            elif isinstance(event, Ended):
+                self._carry_out(self._coordinator.ended(*event))
             else:
                 self._carry_out(self._coordinator.lose(event.peer, event.reason))
 
