@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import psutil
+from engine.processes import started_at
 
 _PREFIX = "verydeep-"
 _NAME = re.compile(rf"{_PREFIX}(?P<pid>\d{{1,10}})-(?P<started>\d+)-.+")
@@ -26,8 +26,8 @@ def shared_root() -> Path:
 def create_folder(run_token: str) -> Path:
     """A private folder for one run, named after its owner's process, which must remove it."""
     sweep()
-    owner = psutil.Process()
-    folder = shared_root() / f"{_PREFIX}{owner.pid}-{_started(owner)}-{run_token[:8]}"
+    owner = os.getpid()
+    folder = shared_root() / f"{_PREFIX}{owner}-{started_at(owner)}-{run_token[:8]}"
     folder.mkdir(mode=0o700)
     return folder
 
@@ -51,16 +51,9 @@ def _is_left_over(folder: Path) -> bool:
     try:
         if not name or folder.stat().st_uid != os.getuid():
             return False
-        return _started(psutil.Process(int(name["pid"]))) != int(name["started"])
+        return started_at(int(name["pid"])) != int(name["started"])
     except FileNotFoundError:  # another run has just swept it
         return False
-    except psutil.NoSuchProcess:
-        return True
-
-
-def _started(process: psutil.Process) -> int:
-    """Hundredths of a second from boot to the process's start: setting the clock moves both."""
-    return round(100 * (process.create_time() - psutil.boot_time()))
 
 
 def create(path: Path, num_bytes: int) -> mmap.mmap:

@@ -9,7 +9,6 @@ same command goes on with every acknowledged update, not only with those of the 
 import json
 import logging
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,15 +20,16 @@ from engine import checkpoint, memory
 from engine.checkpoint import Checkpoint, ShardFile
 from engine.config import DownpourConfig
 from engine.ledger import Holder, Lease, Progress, Range, applied_ranges
+from engine.ownership import Ownership
 from engine.rules import make_rule
 from engine.segment import gradient_at
 from engine.shard import ParameterShard
 from engine.state import ShardState
 
 log = logging.getLogger(__name__)
+#: Nobody owns the memory after us.
+_LAST_EPOCH = 2**62
 _TERMS, _LEASES = "run.json", "leases.jsonl"
-#: A push that makes no progress for so long has no owner any more. Orphans end sooner than that.
-_STILL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -153,20 +153,10 @@ def _take_over(
     state = ShardState(memory.open_existing(path, num_bytes), count, len(rule.slots), dtype)
     if not state["ready"]:
         raise ValueError(f"{path} was never served")
-    shard = ParameterShard(state, rule, int(state["owner_epoch"]) + 1)  # stops a living owner
-    _wait_until_still(state)
+    Ownership(folder, index, _LAST_EPOCH).release()  # and so ends an orphan that still lives
+    shard = ParameterShard(state, rule, _LAST_EPOCH)
     shard.finish_interrupted(lambda at: gradient_at(at, count, dtype))
     return shard
-
-
-def _wait_until_still(state: ShardState) -> None:
-    """An orphan that was in the middle of a push may go on to its end, but begin no other."""
-    time.sleep(_STILL_S / 10)
-    before, since = -1, time.monotonic()
-    while state["intent_active"] and time.monotonic() - since < _STILL_S:
-        if (block := int(state["intent_next_block"])) != before:
-            before, since = block, time.monotonic()
-        time.sleep(_STILL_S / 50)
 
 
 def _terms(folder: Path) -> Terms | None:

@@ -13,6 +13,7 @@ from engine.config import RuleConfig
 from engine.coordinator_link import CoordinatorLink
 from engine.endpoint import Place, ShardEndpoint
 from engine.frames import Message
+from engine.ownership import Ownership
 from engine.record import Recorder
 from engine.rules import make_rule
 from engine.run_spec import RunSpec
@@ -35,10 +36,12 @@ def serve_shard(run: RunSpec, index: int, rule: RuleConfig, bound: int | None, w
         run.coordinator, run.token, "shard", index, worker, run.heartbeat_interval_s
     )
     endpoint: ShardEndpoint | None = None
+    ownership: Ownership | None = None
     try:
         assign = link.receive()
         if assign["op"] != "assign":  # the run ended while we were starting
             return
+        ownership = Ownership(run.memory, index, int(assign["epoch"]))
         shard, vectors, place, restored_from = _take_over(run, index, rule, bound, assign)
         endpoint = ShardEndpoint(index, shard, place, run.host, run.token, run.memory, vectors)
         host, port = endpoint.address
@@ -52,6 +55,10 @@ def serve_shard(run: RunSpec, index: int, rule: RuleConfig, bound: int | None, w
         link.close()
         if endpoint:
             endpoint.close()
+            with endpoint.lock:
+                endpoint.shard.retire()
+        if ownership:
+            ownership.release()
 
 
 def _take_over(

@@ -88,13 +88,13 @@ def _count(role: str, pid: int) -> None:
 
 def _wait_until_stopped(pid: int) -> None:
     deadline = time.monotonic() + _DEATH_S
-    while (state := _state(pid)) != "T":
+    while (state := process_state(pid)) != "T":
         assert state not in "ZX", f"process {pid} had ended before it was killed"
         assert time.monotonic() < deadline, f"process {pid} does not stop, state {state}"
         time.sleep(0.0005)
 
 
-def _state(pid: int) -> str:
+def process_state(pid: int) -> str:
     """The letter of the kernel's state of a process, X when there is none."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
