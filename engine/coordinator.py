@@ -130,13 +130,16 @@ class Coordinator:
     def _greet(self, peer: int, hello: Message, now: float) -> list[Instruction]:
         role, index = str(hello["role"]), int(hello["index"])
         seat = self._seat(role, index)
+        if hello.get("life") and seat.peer is not None and hello["pid"] != seat.pid:
+            # It was taken for dead, woke up, was refused, and finds another in its place.
+            return [*_late_push(index, hello), Send(peer, {"op": "stop"})]
         lost = self.lose(seat.peer, "a successor connected") if seat.peer is not None else []
         self._roles[peer] = (role, index)
         seat.take(peer, int(hello["pid"]), str(hello["worker"]), now)
         if isinstance(seat, ReplicaSeat):
             seat.incarnation += 1
             seat.welcomed = False
-            return lost + self._welcome()
+            return [*lost, *_late_push(index, hello), *self._welcome()]
         assert isinstance(seat, ShardSeat)
         seat.epoch += 1
         assign = {"op": "assign", "epoch": seat.epoch, "checkpoint": self._checkpoint}
@@ -342,3 +345,11 @@ class Coordinator:
                 raise RunFailedError(f"shard {index} has had no process for {limit:g} s")
         if all(r.absent_since is not None and now - r.absent_since > limit for r in self._replicas):
             raise RunFailedError(f"no replica has had a process for {limit:g} s")
+
+
+def _late_push(replica: int, hello: Message) -> list[Instruction]:
+    """What there is to record of a push that came after its life had been fenced."""
+    if not hello.get("refused"):
+        return []
+    values = {"replica": replica, "message": hello["refused"], "pushes": 1}
+    return [Record("push_refused", values)]

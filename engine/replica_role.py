@@ -4,7 +4,9 @@ import logging
 import queue
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 from engine.clipping import with_clipping
 from engine.config import DownpourConfig
@@ -27,9 +29,10 @@ def run_replica(
 ) -> None:
     """Work as one model replica until every sample counts; after a fenced life starts a new one."""
     problem: Problem | None = None
+    former: dict[str, Any] = {}
     while True:
         try:
-            session = _ReplicaSession(run, index, config, worker)
+            session = _ReplicaSession(run, index, config, worker, former)
         except OSError as error:
             log.warning("replica %d: the coordinator is gone: %s", index, error)
             return
@@ -45,6 +48,8 @@ def run_replica(
             if session.stopped:
                 return
             log.warning("replica %d starts a new life: %s", index, error)
+            refused = str(error) if isinstance(error, FencedReplicaError) else ""
+            former = {"life": session.incarnation, "refused": refused}
         finally:
             session.close()
 
@@ -52,13 +57,21 @@ def run_replica(
 class _ReplicaSession:
     """One incarnation: its connections, its memory file, its conversation."""
 
-    def __init__(self, run: RunSpec, index: int, config: DownpourConfig, worker: str) -> None:
+    def __init__(
+        self,
+        run: RunSpec,
+        index: int,
+        config: DownpourConfig,
+        worker: str,
+        former: Mapping[str, Any],
+    ) -> None:
         self._run = run
         self._index = index
         self._config = config
         self._link = CoordinatorLink(
-            run.coordinator, run.token, "replica", index, worker, run.heartbeat_interval_s
+            run.coordinator, run.token, "replica", index, worker, run.heartbeat_interval_s, former
         )
+        self.incarnation = 0  # until welcomed
         self._leases: queue.Queue[LeaseReply | None] = queue.Queue()
         self._directory: Directory | None = None
         self._server: RemoteServer | None = None
@@ -71,7 +84,8 @@ class _ReplicaSession:
         if welcome["op"] != "welcome":  # the run ended while we were starting
             self.stopped = True
             return
-        identity = (self._index, int(welcome["incarnation"]))
+        self.incarnation = int(welcome["incarnation"])
+        identity = (self._index, self.incarnation)
         self._directory = Directory([ShardAddress(*a) for a in welcome["shards"]])
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
         size, dtype = problem.layout.size, problem.layout.dtype

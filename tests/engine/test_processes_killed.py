@@ -1,6 +1,9 @@
 """Real processes killed at the worst moments: every push is applied once, to the same bits."""
 
 import dataclasses
+import os
+import signal
+import time
 
 import pytest
 import torch
@@ -14,13 +17,13 @@ from tests.engine.rows import Listener
 from tests.engine.threaded import latest
 from tests.kills import was_killed
 
-EPOCHS = 6
-NUM_PUSHES = EPOCHS * sum(-(-size // 4) for size in UNIT_SIZES)
+PUSHES_PER_EPOCH = sum(-(-size // 4) for size in UNIT_SIZES)
 CONFIG = DownpourConfig(
     minibatch_size=4,
-    num_epochs=EPOCHS,
+    num_epochs=6,
     rule=MomentumConfig(learning_rate=0.05),
     validate_every_epochs=99.0,
+    keep_checkpoints=99,
     record=True,
 )
 
@@ -29,9 +32,9 @@ def check_exactly_once(folder, config=CONFIG) -> None:
     """Each mini-batch was one push, each push one update of every shard, in the order told."""
     end = latest(folder)
     assert end.final
-    assert end.num_counted == EPOCHS * NUM_SAMPLES
+    assert end.num_counted == config.num_epochs * NUM_SAMPLES
     versions = [shard.version for shard in end.shards]
-    assert versions == [NUM_PUSHES] * 2
+    assert versions == [config.num_epochs * PUSHES_PER_EPOCH] * 2
     first = checkpoint.read(folder / "checkpoints" / "000000")
     vectors = [(first.read_shard(index), 0) for index in range(2)]
     replayed = replay(classifier(), config, folder / "record" / "000000", vectors, versions)
@@ -120,3 +123,42 @@ def test_a_stopped_shard_is_ended_by_its_successor_and_never_writes_again(tmp_pa
     serving = [row for row in heard.of("shard_serving") if row["shard"] == 0][-1]
     assert (serving["epoch"], "interrupted" in serving["restored_from"]) == (2, point == "block")
     check_exactly_once(tmp_path)
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_stopped_replica_is_fenced_and_the_push_it_sends_on_waking_is_refused(
+    tmp_path, monkeypatch, replaced
+):
+    # As if it were on another host: the coordinator hangs up, and cannot end the process.
+    monkeypatch.setattr("engine.training.end_process", lambda pid: None)
+    config, heard = dataclasses.replace(CONFIG, num_epochs=20), Listener()
+    with process_run(tmp_path, config, heard, num_replicas=1, heartbeat_timeout_s=2.0) as run:
+        run.stops = {("replica", 0): [Stop("push", 20)]}
+
+        def meddle() -> None:
+            woken = run.stopped("replica", 0)
+            wait_for(heard, "replica_settled", 1)
+            if replaced:
+                run.start("replica", 0)
+                wait_for(heard, "replica_joined", 2)
+            os.kill(woken.pid, signal.SIGCONT)
+            wait_for(heard, "push_refused", 1)
+            assert run.exit_code(woken) == 0  # it went home by itself
+
+        run.start_all()
+        run.drive_beside(meddle)
+    (lost,) = heard.of("replica_lost")
+    assert lost["reason"] == "silent for 2 s"
+    (refused,) = heard.of("push_refused")
+    assert (refused["replica"], refused["pushes"]) == (0, 1)
+    assert "replica 0 incarnation 1" in refused["message"]
+    lives = [(row["incarnation"], row["pid"] == lost["pid"]) for row in heard.of("replica_joined")]
+    assert lives == [(1, True), (2, not replaced)]
+    check_exactly_once(tmp_path, config)
+
+
+def wait_for(heard: Listener, event: str, number: int) -> None:
+    deadline = time.monotonic() + 30
+    while len(heard.of(event)) < number:
+        assert time.monotonic() < deadline, f"{event} did not come"
+        time.sleep(0.005)
