@@ -23,21 +23,12 @@ class Lost(NamedTuple):
     reason: str
 
 
-class Ended(NamedTuple):
-    """The process of a role's worker ended."""
-
-    role: str
-    index: int
-    pid: int
-    code: int  # exit code; -9: killed by signal 9
-
-
 class CoordinatorServer:
     """Accepts replicas and shards; `events` yields what they say, `send` answers."""
 
     def __init__(self, host: str) -> None:
         self.token = secrets.token_hex(16)
-        self.events: queue.Queue[Heard | Lost | Ended] = queue.Queue()
+        self.events: queue.Queue[Heard | Lost] = queue.Queue()
         self._listener = listen(host)
         self._peers: dict[int, socket.socket] = {}
         self._next_peer = 1

@@ -4,6 +4,7 @@ Call it in the main thread, where signals arrive: an interrupted run writes one 
 Whatever ends it, the roles are told to stop and the memory files are removed.
 """
 
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,17 +15,19 @@ from engine import memory
 from engine.config import ClusterConfig, DownpourConfig, RuleConfig
 from engine.coordinator_server import CoordinatorServer
 from engine.events import EventLog, Listener, ignore
+from engine.instructions import RunFailedError
 from engine.interruptible import interruptible
 from engine.problem import ProblemFactory
 from engine.replica_role import run_replica
 from engine.result import TrainingResult
 from engine.roles import Ending, await_end, endings_heard, raise_errors, start_role
 from engine.run_spec import RunSpec
-from engine.salvage import salvage
+from engine.salvage import salvage, salvage_all
 from engine.shard_role import serve_shard
 from engine.start import full_identity, resume_or_begin
 from engine.training import Training
 
+log = logging.getLogger(__name__)
 Roles = list["distributed.Future[None]"]
 
 
@@ -54,7 +57,7 @@ def train_downpour(
     problem = factory()
     slices = problem.layout.slices(cluster.num_shards)
     identity = full_identity(identity, problem, cluster.num_shards, config.name)
-    salvage(folder / "checkpoints", identity, config, slices, problem.layout.dtype)
+    salvage_all()
     start = resume_or_begin(
         folder / "checkpoints", identity, problem, config.rule, slices, config.start_from
     )
@@ -88,11 +91,23 @@ def train_downpour(
             )
         assert final is not None  # an interruption leaves by its exception
         await_end(roles)
+    except RunFailedError:
+        training.close()
+        _keep(run)
+        raise
     finally:
         training.close()
         shutil.rmtree(run.memory, ignore_errors=True)
         events.close()
     return TrainingResult.of(final, already_complete=False)
+
+
+def _keep(run: RunSpec) -> None:
+    """Have the run go on, when it is called again, with all that was acknowledged."""
+    try:
+        salvage(run.memory)
+    except OSError as error:
+        log.warning("%s: no last checkpoint: %s", run.checkpoints, error)
 
 
 def _start_roles(

@@ -1,13 +1,13 @@
 """Memory shared by the processes of one host: files in a private folder of the memory file system.
 
 Unlike anonymous shared memory, a file outlives the process that made it, so a successor can
-open it again; the run removes the whole folder at its end, the next run what a killed one left.
+open it again. The run removes the whole folder at its end; what a killed one left, the next run
+makes use of and removes (`engine.salvage`).
 """
 
 import mmap
 import os
 import re
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -25,7 +25,6 @@ def shared_root() -> Path:
 
 def create_folder(run_token: str) -> Path:
     """A private folder for one run, named after its owner's process, which must remove it."""
-    sweep()
     owner = os.getpid()
     folder = shared_root() / f"{_PREFIX}{owner}-{started_at(owner)}-{run_token[:8]}"
     folder.mkdir(mode=0o700)
@@ -35,14 +34,6 @@ def create_folder(run_token: str) -> Path:
 def left_over() -> list[Path]:
     """The folders of owners that are dead."""
     return [path for path in shared_root().glob(f"{_PREFIX}*") if _is_left_over(path)]
-
-
-def sweep() -> list[Path]:
-    """Remove the folders of owners that are dead; return what was removed."""
-    removed = left_over()
-    for folder in removed:
-        shutil.rmtree(folder, ignore_errors=True)
-    return removed
 
 
 def _is_left_over(folder: Path) -> bool:

@@ -24,8 +24,11 @@ _NOTE_BYTES = 80
 class Ownership:
     """The lock on one shard's memory, held until `release` or until this process dies."""
 
-    def __init__(self, folder: Path, index: int, epoch: int) -> None:
+    def __init__(self, folder: Path, index: int, epoch: int, patience_s: float = 0.0) -> None:
         """Take the memory of shard `index` in `folder` over from whoever has it.
+
+        Args:
+            patience_s: how long the owner may take to let go by itself before it is killed.
 
         Raises:
             FencedShardError: it belongs to this epoch or a later one already, or to a process that
@@ -35,7 +38,7 @@ class Ownership:
             folder / f"shard-{index:02d}.owner", os.O_RDWR | os.O_CREAT, mode=0o600
         )
         try:
-            self._take(index, epoch)
+            self._take(index, epoch, patience_s)
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -44,16 +47,18 @@ class Ownership:
         """Let a successor in."""
         os.close(self._descriptor)
 
-    def _take(self, index: int, epoch: int) -> None:
-        deadline = time.monotonic() + _DEATH_S
+    def _take(self, index: int, epoch: int, patience_s: float) -> None:
+        patient_until = time.monotonic() + patience_s
         while not self._locked():
+            time.sleep(_POLL_S)
+            if (now := time.monotonic()) < patient_until:
+                continue
             pid, owner_epoch = self._end_owner(epoch)
-            if time.monotonic() > deadline:
+            if now > patient_until + _DEATH_S:
                 raise FencedShardError(
                     f"epoch {epoch} wants shard {index}, which process {pid} holds in epoch "
                     f"{owner_epoch} and does not let go of: end that process"
                 )
-            time.sleep(_POLL_S)
         note = f"{os.getpid()} {started_at(os.getpid())} {epoch}\n".encode()
         os.pwrite(self._descriptor, note.ljust(_NOTE_BYTES), 0)
 

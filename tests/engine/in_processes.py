@@ -49,24 +49,29 @@ class Stop(NamedTuple):
     number: int
 
 
-def shard_process(spec: RunSpec, index: int, config: DownpourConfig, stop: Stop | None) -> None:
+def shard_process(
+    spec: RunSpec, index: int, config: DownpourConfig, stop: Stop | None, small_blocks: bool
+) -> None:
     """What a shard's process does."""
     torch.set_num_threads(1)
-    state.BLOCK = shard.BLOCK = BLOCK
-    _arm(stop)
+    if small_blocks:
+        state.BLOCK = shard.BLOCK = BLOCK
+    if stop:
+        _arm(stop)
     serve_shard(spec, index, config.rule, config.max_staleness, "process")
 
 
-def replica_process(spec: RunSpec, index: int, config: DownpourConfig, stop: Stop | None) -> None:
+def replica_process(
+    spec: RunSpec, index: int, config: DownpourConfig, stop: Stop | None, small_blocks: bool
+) -> None:
     """What a replica's process does; its gradients take long enough for a test to interfere."""
     torch.set_num_threads(1)
-    _arm(stop)
+    if stop:
+        _arm(stop)
     run_replica(spec, index, lambda: slow(pause_s=0.002), config, "process")
 
 
-def _arm(stop: Stop | None) -> None:
-    if stop is None:
-        return
+def _arm(stop: Stop) -> None:
     if stop.point == "block":
         make_rule = shard_role.make_rule
         shard_role.make_rule = lambda config: _HalfBlock(make_rule(config), stop.number)
@@ -110,8 +115,9 @@ class _HalfBlock:
 class ProcessRun:
     """Starts the roles of a run, and starts them anew when they die, as a nanny does."""
 
-    def __init__(self, run: ThreadedRun, context: str) -> None:
+    def __init__(self, run: ThreadedRun, context: str, small_blocks: bool) -> None:
         self.run = run
+        self._small_blocks = small_blocks
         self._context: Any = multiprocessing.get_context(context)
         if context == "forkserver":
             self._context.set_forkserver_preload([__name__])
@@ -137,7 +143,7 @@ class ProcessRun:
             stops = self.stops.get((role, index), [])
             stop = stops.pop(0) if stops else None
             target = shard_process if role == "shard" else replica_process
-            arguments = (self.run.spec, index, self.run.config, stop)
+            arguments = (self.run.spec, index, self.run.config, stop, self._small_blocks)
             process = self._context.Process(target=target, args=arguments, daemon=True)
             process.start()
             self._processes[role, index] = process
@@ -197,14 +203,21 @@ class ProcessRun:
     def _restart_dead(self) -> None:
         while not self._over.wait(0.01):
             for (role, index), process in list(self._processes.items()):
-                if process.exitcode is not None and process.exitcode < 0:
-                    self.run.training.ended(role, index, process.pid, process.exitcode)
+                code = self._polled(process)
+                if code is not None and code < 0:
+                    self.run.training.ended(role, index, process.pid, code)
                     self.start(role, index)
 
     def exit_code(self, process: BaseProcess) -> int | None:
         """How a process that is dead or dying ended."""
-        process.join(_WAIT_S)
-        return process.exitcode
+        deadline = time.monotonic() + _WAIT_S
+        while (code := self._polled(process)) is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        return code
+
+    def _polled(self, process: BaseProcess) -> int | None:
+        with self._lock:  # of two threads that ask at once, one would be told 255
+            return process.exitcode
 
 
 @contextmanager
@@ -217,6 +230,7 @@ def process_run(
     num_shards: int = 2,
     heartbeat_timeout_s: float = 600.0,
     context: str = "forkserver",
+    salvaging: bool = False,
 ) -> Iterator[ProcessRun]:
     """A run whose processes have not started yet."""
     cluster = ClusterConfig(
@@ -225,8 +239,9 @@ def process_run(
         heartbeat_interval_s=0.2,
         heartbeat_timeout_s=heartbeat_timeout_s,
     )
-    run = ThreadedRun(folder, config, cluster, listen)
-    processes = ProcessRun(run, context)
+    run = ThreadedRun(folder, config, cluster, listen, salvaging=salvaging)
+    # Whoever salvages does so in a process of its own, with blocks as they are.
+    processes = ProcessRun(run, context, small_blocks=not salvaging)
     try:
         yield processes
     finally:
