@@ -4,7 +4,8 @@ Messages and the clock come in as arguments, instructions go out; sockets, files
 `engine.coordinator_server` and `engine.dask_train`. It never holds a parameter vector.
 
     replica: hello → welcome, then lease* and progress*, heartbeats in between
-    shard:   hello → assign → serving, then fence* and (snapshot → held → cut → snapshotted)*
+    shard:   hello → assign → serving, then fence* and
+             (snapshot → held → cut → snapshotted, or release when it is given up)*
 """
 
 from collections.abc import Mapping
@@ -214,6 +215,9 @@ class Coordinator:
             for text, count in message["refused"].items()
         ]
         if not message["steps"]:
+            if message["staleness"]:  # of pushes that were on their way at the last report
+                pushes = {"replica": index, "staleness": message["staleness"]}
+                refusals.append(Record("pushes", pushes))
             return refusals
         self._num_steps += message["steps"]
         seat.samples += message["samples"]
@@ -316,10 +320,11 @@ class Coordinator:
         seat.peer = seat.address = None
         if self._finished:
             return []
-        self._snapshots.abandon()
+        release = self._snapshots.abandon()
+        others = [s.peer for s in self._shards if s.peer is not None] if release else []
         self._losses.lost("shard", index, seat.pid, seat.worker, reason)
         values = {"shard": index, "epoch": seat.epoch, "pid": seat.pid, "reason": reason}
-        return [Record("shard_lost", values)]
+        return [Record("shard_lost", values), *(Send(peer, release) for peer in others if release)]
 
     def _drop_silent(self, now: float) -> list[Instruction]:
         timeout = self._cluster.heartbeat_timeout_s

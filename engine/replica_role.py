@@ -4,6 +4,7 @@ import logging
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -161,7 +162,7 @@ class _ReplicaSession:
             loss_sum=tally.loss_sum,
             seconds=now - self._reported,
             waiting_s=tally.waiting_s,
-            staleness=tally.staleness,
+            staleness=_by_shard(tally.staleness),
             refused=tally.refused,
         )
         self._reported = now
@@ -169,3 +170,11 @@ class _ReplicaSession:
 
 def _recorder(run: RunSpec, identity: tuple[int, int]) -> Recorder | None:
     return Recorder(run.record / f"{segment_name(*identity)}.jsonl") if run.record else None
+
+
+def _by_shard(staleness: Counter[tuple[int, int]]) -> dict[str, dict[str, int]]:
+    """Shard -> updates -> pushes, with the keys that JSON has."""
+    nested: dict[str, dict[str, int]] = {}
+    for (shard, updates), pushes in sorted(staleness.items()):
+        nested.setdefault(str(shard), {})[str(updates)] = pushes
+    return nested

@@ -108,6 +108,9 @@ def _obey(
             with endpoint.lock:
                 handled = endpoint.gate.close()
             link.send("held", id=command["id"], sequences=[(*h, s) for h, s in handled.items()])
+        case "release":
+            with endpoint.lock:
+                endpoint.gate.open()
         case "cut":  # in a thread of its own: fences must be obeyed meanwhile
             arguments = (run, index, endpoint, link, command)
             threading.Thread(target=_snapshot, args=arguments, daemon=True).start()

@@ -97,7 +97,7 @@ class Conversation:
             loss_sum=2.0 * (upto - lease.start),
             seconds=0.5,
             waiting_s=0.1,
-            staleness={"0": steps},
+            staleness={"0": {"0": steps}},
             refused={},
         )
 

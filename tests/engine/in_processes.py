@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from engine import checkpoint, shard, shard_role, state
+from engine import checkpoint, gate, shard, shard_role, state
 from engine.config import ClusterConfig, DownpourConfig
 from engine.endpoint import ShardEndpoint
 from engine.events import Listener
@@ -36,6 +36,7 @@ _WAIT_S = 30.0
 POINTS = {
     "recovery": (shard.ParameterShard, "finish_interrupted"),
     "acknowledgement": (ShardEndpoint, "copy"),  # the push is applied, the answer not yet sent
+    "hold": (Gate, "close"),  # the other shard holds pushes back already
     "cut": (Gate, "wait_for_cut"),  # pushes are held for a snapshot
     "snapshot": (checkpoint, "write_shard"),
     "push": (RemoteServer, "exchange"),
@@ -58,6 +59,7 @@ def shard_process(
         state.BLOCK = shard.BLOCK = BLOCK
     if stop:
         _arm(stop)
+    gate.HOLD_S = 10 * _WAIT_S  # nobody is saved by giving up
     serve_shard(spec, index, config.rule, config.max_staleness, "process")
 
 

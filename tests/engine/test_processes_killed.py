@@ -91,7 +91,7 @@ def wait_for_successor(run: ProcessRun, victim) -> None:
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize("point", ["cut", "snapshot"])
+@pytest.mark.parametrize("point", ["hold", "cut", "snapshot"])
 def test_a_shard_killed_during_a_snapshot(tmp_path, point):
     config, heard = dataclasses.replace(CONFIG, checkpoint_every_s=0.1), Listener()
     with process_run(tmp_path, config, heard) as run:
