@@ -54,8 +54,16 @@ def await_end(roles: Sequence["distributed.Future[None]"]) -> None:
 
 
 def raise_errors(roles: Sequence["distributed.Future[None]"]) -> None:
-    """A role that ended with an error has a bug or a broken installation: no use to go on."""
+    """A role that ended with an error has a bug or a broken installation: no use to go on.
+
+    Neither is it without Dask's scheduler, whose workers end, too.
+    """
     for role in roles:
+        if role.status in ("cancelled", "lost"):
+            raise RunFailedError(
+                f"{role.key} is {role.status}: Dask's scheduler has ended, or restarted. "
+                "The same command goes on from here, once there is one again"
+            )
         if role.status == "error":
             error = role.exception()  # type: ignore[no-untyped-call]  # dask has no annotation here
             raise RunFailedError(f"{role.key} failed: {error!r}") from error
