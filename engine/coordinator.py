@@ -229,6 +229,7 @@ class Coordinator:
             "images_per_s": message["samples"] / message["seconds"],
             "staleness": message["staleness"],
             "waiting_s": message["waiting_s"],
+            "clipped": message["clipped"],
         }
         return [Record("progress", row), *refusals]
 

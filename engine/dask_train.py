@@ -132,11 +132,16 @@ def _start_roles(
         )
         for index in range(cluster.num_replicas)
     ]
-    return start_shards(client, run, config.rule, config.max_staleness) + replicas
+    bounds = (config.max_staleness, config.max_push_norm)
+    return start_shards(client, run, config.rule, *bounds) + replicas
 
 
 def start_shards(
-    client: distributed.Client, run: RunSpec, rule: RuleConfig, bound: int | None
+    client: distributed.Client,
+    run: RunSpec,
+    rule: RuleConfig,
+    bound: int | None,
+    max_norm: float | None = None,
 ) -> Roles:
     """The tasks of all shards; `bound` is on the staleness of a push, None: none."""
     return [
@@ -149,14 +154,17 @@ def start_shards(
             index,
             rule,
             bound,
+            max_norm,
         )
         for index in range(len(run.slices))
     ]
 
 
-def shard_task(run: RunSpec, index: int, rule: RuleConfig, bound: int | None) -> None:
+def shard_task(
+    run: RunSpec, index: int, rule: RuleConfig, bound: int | None, max_norm: float | None
+) -> None:
     """`serve_shard` as a Dask task."""
-    serve_shard(run, index, rule, bound, distributed.get_worker().address)
+    serve_shard(run, index, rule, bound, distributed.get_worker().address, max_norm)
 
 
 def replica_task(run: RunSpec, index: int, factory: ProblemFactory, config: DownpourConfig) -> None:

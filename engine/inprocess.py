@@ -82,7 +82,7 @@ class _World:
         self.initial = problem.initial()
         self.slices = problem.layout.slices(num_shards)
         self.shards = [
-            MortalShard(self.initial[part], config.rule, config.max_staleness)
+            MortalShard(self.initial[part], config.rule, config.max_staleness, config.max_push_norm)
             for part in self.slices
         ]
         self.late: list[tuple[int, Push, Tensor]] = []  # on their way, out of order

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from engine.clipping import with_clipping
+from engine.clipping import ClippedProblem, with_clipping
 from engine.config import DownpourConfig
 from engine.coordinator_link import CoordinatorLink
 from engine.ledger import Lease
@@ -77,10 +77,12 @@ class _ReplicaSession:
         self._directory: Directory | None = None
         self._server: RemoteServer | None = None
         self._recorder: Recorder | None = None
+        self._problem: Problem | None = None
         self._reported = time.monotonic()
         self.stopped = False  # told so by the coordinator
 
     def work(self, problem: Problem) -> None:
+        self._problem = problem
         welcome = self._link.receive()
         if welcome["op"] != "welcome":  # the run ended while we were starting
             self.stopped = True
@@ -164,8 +166,13 @@ class _ReplicaSession:
             waiting_s=tally.waiting_s,
             staleness=_by_shard(tally.staleness),
             refused=tally.refused,
+            clipped=self._take_clipped(),
         )
         self._reported = now
+
+    def _take_clipped(self) -> int:
+        """Gradients clipped since the last report."""
+        return self._problem.take_num_clipped() if isinstance(self._problem, ClippedProblem) else 0
 
 
 def _recorder(run: RunSpec, identity: tuple[int, int]) -> Recorder | None:

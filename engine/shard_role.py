@@ -25,11 +25,19 @@ from engine.state import ShardState
 log = logging.getLogger(__name__)
 
 
-def serve_shard(run: RunSpec, index: int, rule: RuleConfig, bound: int | None, worker: str) -> None:
+def serve_shard(
+    run: RunSpec,
+    index: int,
+    rule: RuleConfig,
+    bound: int | None,
+    worker: str,
+    max_norm: float | None = None,
+) -> None:
     """Serve one parameter shard until the coordinator stops or disappears.
 
     Args:
         bound: refuse pushes staler than so many updates; None: none.
+        max_norm: refuse pushes whose slice has a larger norm; None: none.
         worker: address of the Dask worker that this runs on, for the coordinator's records.
     """
     link = CoordinatorLink(
@@ -42,7 +50,7 @@ def serve_shard(run: RunSpec, index: int, rule: RuleConfig, bound: int | None, w
         if assign["op"] != "assign":  # the run ended while we were starting
             return
         ownership = Ownership(run.memory, index, int(assign["epoch"]))
-        shard, vectors, place, restored_from = _take_over(run, index, rule, bound, assign)
+        shard, vectors, place, restored_from = _take_over(run, index, rule, bound, max_norm, assign)
         endpoint = ShardEndpoint(index, shard, place, run.host, run.token, run.memory, vectors)
         host, port = endpoint.address
         version = shard.version
@@ -62,7 +70,12 @@ def serve_shard(run: RunSpec, index: int, rule: RuleConfig, bound: int | None, w
 
 
 def _take_over(
-    run: RunSpec, index: int, rule_config: RuleConfig, bound: int | None, assign: Message
+    run: RunSpec,
+    index: int,
+    rule_config: RuleConfig,
+    bound: int | None,
+    max_norm: float | None,
+    assign: Message,
 ) -> tuple[ParameterShard, ShardVectors, Place, str]:
     """The shard as its last owner left it in memory, or as the checkpoint has it."""
     rule = make_rule(rule_config)
@@ -80,7 +93,8 @@ def _take_over(
         state.fill(written["values"], slots, source.shards[index].version)
         restored_from = "checkpoint"
     record = Recorder(run.record / f"shard-{index:02d}.jsonl").push if run.record else None
-    shard = ParameterShard(state, rule, int(assign["epoch"]), bound, record)
+    epoch = int(assign["epoch"])
+    shard = ParameterShard(state, rule, epoch, bound, record, max_norm=max_norm)
     if shard.finish_interrupted(lambda at: gradient_at(at, place.count, run.dtype)):
         restored_from = "memory, after finishing an interrupted push"
     for inbox in run.memory.glob(f"inbox-{index:02d}-*"):  # of dead owners; needed until here

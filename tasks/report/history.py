@@ -44,6 +44,7 @@ class TrainingHistory:
     waiting_s: dict[int, float] = field(default_factory=lambda: defaultdict(float))
     staleness: dict[int, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     staleness_at: dict[int, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    clipped: Counter[int] = field(default_factory=Counter)  # replica -> gradients
     refused: Counter[int] = field(default_factory=Counter)
     incidents: list[Incident] = field(default_factory=list)
     batch: BatchOptimisation = field(default_factory=BatchOptimisation)
@@ -122,6 +123,7 @@ def _progress(history: TrainingHistory, row: Event) -> None:
     history.throughput[replica].append(Point(time_s, samples, row["images_per_s"]))
     history.samples_of[replica] = row["replica_samples"]
     history.waiting_s[replica] += row["waiting_s"]
+    history.clipped[replica] += row.get("clipped", 0)  # replicas of Downpour tell
 
 
 def _staleness(history: TrainingHistory, row: Event) -> None:

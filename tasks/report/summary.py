@@ -33,6 +33,7 @@ def training_figures(history: TrainingHistory) -> dict[str, Any]:
         "images_per_s": round(history.images_per_s, 1),
         "waiting_s": round(sum(history.waiting_s.values()), 2),
         "refused_pushes": history.refused.total(),
+        "clipped_gradients": history.clipped.total(),
         "incidents": len(history.incidents),
     }
     if history.loss:

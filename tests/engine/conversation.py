@@ -99,6 +99,7 @@ class Conversation:
             waiting_s=0.1,
             staleness={"0": {"0": steps}},
             refused={},
+            clipped=0,
         )
 
     def work_off(self, peer: int) -> None:

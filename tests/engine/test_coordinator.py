@@ -87,6 +87,7 @@ def test_progress_becomes_a_row_of_the_event_log():
             "images_per_s": 10.0,
             "staleness": {"0": {"0": 1}},
             "waiting_s": 0.1,
+            "clipped": 0,
         }
     ]
 

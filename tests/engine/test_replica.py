@@ -244,10 +244,11 @@ def test_other_refusals_are_counted_by_their_message_and_training_goes_on():
     assert run.ledger.complete
 
 
-def test_a_replica_whose_gradients_are_never_finite_gives_up():
+@pytest.mark.parametrize("error", ["NonFinitePushError", "HugePushError"])
+def test_a_replica_whose_gradients_are_never_of_use_gives_up(error):
     settings = config(max_bad_pushes=4)
     run = Run(settings, LocalServer(settings))
-    run.server.refusal = Refused("NonFinitePushError", "3 of 83 are NaN")
+    run.server.refusal = Refused(error, "3 of 83 are NaN")
     with pytest.raises(QuarantinedReplicaError, match=r"4 pushes in a row .*: 3 of 83 are NaN"):
         run.work()
 

@@ -71,7 +71,14 @@ class ThreadedRun:
     def start_shard(self, index: int) -> None:
         config = self.config
         self._start(
-            lambda: serve_shard(self.spec, index, config.rule, config.max_staleness, "thread")
+            lambda: serve_shard(
+                self.spec,
+                index,
+                config.rule,
+                config.max_staleness,
+                "thread",
+                config.max_push_norm,
+            )
         )
 
     def start_replica(self, index: int) -> None:
