@@ -28,7 +28,8 @@ def test_a_view_is_filled_and_its_neighbours_are_left() -> None:
     flat = torch.full((30,), -1.0)
     copy_(flat[3:27].view(4, 6), VALUES)
     assert torch.equal(flat[3:27].view(4, 6), VALUES)
-    assert (flat[:3] == -1).all() and (flat[27:] == -1).all()
+    assert torch.equal(flat[:3], torch.full((3,), -1.0))
+    assert torch.equal(flat[27:], torch.full((3,), -1.0))
 
 
 def test_nothing_is_copied_into_nothing() -> None:
