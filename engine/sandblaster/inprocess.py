@@ -23,7 +23,7 @@ from engine.problem import Problem
 from engine.sandblaster.config import SandblasterConfig
 from engine.sandblaster.coordinator import Coordinator
 from engine.sandblaster.inprocess_roles import LocalReplica, LocalShard
-from engine.sandblaster.portions import cut_data
+from engine.sandblaster.plan import planned_portions
 from engine.sandblaster.vectors import ShardVectors
 
 #: Events after which a run is given up: it hangs.
@@ -72,7 +72,7 @@ class InProcess:
         self._shards: dict[int, LocalShard] = {}
         self._replicas: dict[int, LocalReplica] = {}
         self._zombies: list[LocalReplica] = []
-        portions = cut_data(problem.unit_sizes, config.minibatch_size * config.portion_minibatches)
+        portions = planned_portions(problem.unit_sizes, config)
         self._coordinator = Coordinator(portions, config, cluster, checkpoint="", epoch=epoch)
         for index in range(cluster.num_shards):
             self._start_shard(index)
