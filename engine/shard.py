@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from engine.copying import copy_
 from engine.ledger import Holder, Progress
 from engine.rules import UpdateRule
 from engine.state import BLOCK, NOWHERE, Location, ShardState
@@ -109,7 +110,7 @@ class ParameterShard:
     def fetch(self, out: Tensor) -> int:
         """Copy the slice into `out`, shape (num_values,), and return its version."""
         self._check_owner()
-        out.copy_(self._state.values)
+        copy_(out, self._state.values)
         return self.version
 
     def push(self, push: Push, grad: Tensor, location: Location = NOWHERE) -> Applied:
