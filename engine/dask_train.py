@@ -23,6 +23,7 @@ from engine.result import TrainingResult
 from engine.roles import Ending, await_end, endings_heard, raise_errors, start_role
 from engine.run_spec import RunSpec
 from engine.salvage import salvage, salvage_all
+from engine.shard import FencedShardError
 from engine.shard_role import serve_shard
 from engine.start import full_identity, resume_or_begin
 from engine.training import Training
@@ -106,7 +107,7 @@ def _keep(run: RunSpec) -> None:
     """Have the run go on, when it is called again, with all that was acknowledged."""
     try:
         salvage(run.memory)
-    except OSError as error:
+    except (OSError, FencedShardError) as error:
         log.warning("%s: no last checkpoint: %s", run.checkpoints, error)
 
 
