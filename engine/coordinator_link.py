@@ -19,13 +19,19 @@ class CoordinatorLink:
         index: int,
         worker: str,
         heartbeat_interval_s: float,
+        phase: int | None = None,
     ) -> None:
+        """Connect and say hello.
+
+        Args:
+            phase: of the run, that this role works in; None: in all of them.
+        """
         self._sock = connect(address, CONNECT_TIMEOUT_S)
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._interval_s = heartbeat_interval_s
         identity = {"role": role, "index": index, "pid": os.getpid(), "worker": worker}
-        self.send("hello", token=token, **identity)
+        self.send("hello", token=token, phase=phase, **identity)
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
     def send(self, op: str, **fields: Any) -> None:

@@ -57,7 +57,13 @@ class _ReplicaSession:
         self._index = index
         self._config = config
         self._link = CoordinatorLink(
-            run.coordinator, run.token, "replica", index, worker, run.heartbeat_interval_s
+            run.coordinator,
+            run.token,
+            "replica",
+            index,
+            worker,
+            run.heartbeat_interval_s,
+            run.phase,
         )
         self._leases: queue.Queue[LeaseReply | None] = queue.Queue()
         self._directory: Directory | None = None

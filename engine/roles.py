@@ -1,7 +1,7 @@
 """Roles of a run as long-running Dask tasks: how their errors and their ends are noticed."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import distributed
 
@@ -9,17 +9,6 @@ from engine.instructions import RunFailedError
 
 log = logging.getLogger(__name__)
 _STOP_S = 10.0
-
-
-def start_role(
-    client: distributed.Client,
-    resource: str,
-    key: str,
-    task: Callable[..., None],
-    *arguments: object,
-) -> "distributed.Future[None]":
-    """One long-running task a role. Dask runs it again when its worker has died and come back."""
-    return client.submit(task, *arguments, key=key, resources={resource: 1}, pure=False)
 
 
 def await_end(roles: Sequence["distributed.Future[None]"]) -> None:

@@ -59,8 +59,8 @@ class Journal:
             num_replicas,
         )
         self._terms = folder / _TERMS
+        self._file = (folder / _LEASES).open("wb", buffering=0)  # empty, before the terms say so
         self._terms.write_text(json.dumps(asdict(terms)))
-        self._file = (folder / _LEASES).open("ab", buffering=0)
         self._elapsed = elapsed
 
     def lent(self, holder: Holder, lease: Lease) -> None:
@@ -76,6 +76,8 @@ class Journal:
             self._terms.unlink(missing_ok=True)
 
     def close(self) -> None:
+        """End the journal: what the shards do from now on is not told in it."""
+        self._terms.unlink(missing_ok=True)
         self._file.close()
 
 

@@ -6,6 +6,7 @@ process dies, calling it again on the same host takes over the memory it left.
 
 import logging
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 from engine import checkpoint, memory
@@ -39,19 +40,28 @@ def serve_shard(run: RunSpec, index: int, rule: RuleConfig, bound: int | None, w
         assign = link.receive()
         if assign["op"] != "assign":  # the run ended while we were starting
             return
+        run = _in_phase(run, Path(assign["checkpoint"]).parent)
         shard, vectors, place, restored_from = _take_over(run, index, rule, bound, assign)
         endpoint = ShardEndpoint(index, shard, place, run.host, run.token, run.memory, vectors)
         host, port = endpoint.address
         version = shard.version
         link.send("serving", host=host, port=port, version=version, restored_from=restored_from)
         while (command := link.receive())["op"] != "stop":
-            _obey(run, index, endpoint, vectors, link, command)
+            if command["op"] == "phase":
+                run = _in_phase(run, Path(command["checkpoints"]))
+            else:
+                _obey(run, index, endpoint, vectors, link, command)
     except ConnectionError as error:
         log.warning("shard %d: the coordinator is gone: %s", index, error)
     finally:
         link.close()
         if endpoint:
             endpoint.close()
+
+
+def _in_phase(run: RunSpec, checkpoints: Path) -> RunSpec:
+    """`run` in the phase whose checkpoints lie in that folder: every phase has its own."""
+    return replace(run, checkpoints=checkpoints)
 
 
 def _take_over(
@@ -104,7 +114,7 @@ def _obey(
         case "cut":  # in a thread of its own: fences must be obeyed meanwhile
             arguments = (run, index, endpoint, link, command)
             threading.Thread(target=_snapshot, args=arguments, daemon=True).start()
-        case "commands" | "keep" | "restore":
+        case "commands" | "keep" | "restore" | "forget":
             with endpoint.lock:
                 reply = vectors.answer(command)
             link.send(**reply)

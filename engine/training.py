@@ -1,6 +1,5 @@
 """The coordinator at work: its decisions carried out on sockets, files, clock and processes."""
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -30,6 +29,7 @@ from engine.problem import Problem
 from engine.processes import end_process
 from engine.run_spec import RunSpec, segment_name
 from engine.salvage import Journal
+from engine.seats import Seats
 from engine.snapshots import Snapshots
 from engine.warm_start import FOLDER, WarmStart
 
@@ -51,6 +51,7 @@ class Training:
         identity: Mapping[str, str],
         start: Checkpoint,
         events: EventLog,
+        seats: Seats | None = None,
     ) -> None:
         self._server = server
         self._run = run
@@ -91,6 +92,7 @@ class Training:
             warm_start=WarmStart(
                 config.warm_start, elapsed_s=start.elapsed_s, over=self._kept.exists()
             ),
+            seats=seats,
         )
         self._journal = Journal(
             run.memory, start, cluster.num_replicas, lambda: self._events.elapsed_s
@@ -127,8 +129,7 @@ class Training:
         self._stop.set()
 
     def close(self) -> None:
-        """Hang up on everybody: roles that still run end by themselves."""
-        self._server.close()
+        """Write nothing any more."""
         self._journal.close()
         self._measurer.shutdown(wait=False, cancel_futures=True)
 
@@ -136,9 +137,8 @@ class Training:
         """All waiting events, or the first one to come within a tick."""
         deadline = time.monotonic() + _TICK_S
         while (wait_s := deadline - time.monotonic()) > 0:
-            try:
-                event = self._server.events.get(timeout=wait_s)
-            except queue.Empty:
+            event = self._server.next_event(wait_s)
+            if event is None:
                 return
             if isinstance(event, Heard):
                 now = time.monotonic()

@@ -74,7 +74,13 @@ class _Life:
         self._problem = problem
         self._config = config
         self._link = CoordinatorLink(
-            run.coordinator, run.token, "replica", index, worker, run.heartbeat_interval_s
+            run.coordinator,
+            run.token,
+            "replica",
+            index,
+            worker,
+            run.heartbeat_interval_s,
+            run.phase,
         )
         self._orders: queue.Queue[WorkOrder | _Validate | None] = queue.Queue()
         self._free: queue.Queue[int | None] = queue.Queue()  # gradient slots

@@ -90,6 +90,7 @@ class ThreadedRun:
 
     def close(self) -> None:
         self.training.close()
+        self.server.close()
         self.events.close()
 
     def _start(self, role: Callable[[], None]) -> None:
