@@ -78,12 +78,15 @@ def _train(
 def phase_settings(
     config: SandblasterConfig, phase: PhaseConfig, index: int
 ) -> DownpourConfig | SandblasterConfig:
-    """The settings of one phase: its share of the epochs, one at least."""
+    """The settings of one phase: its share of the epochs, one at least, and of the schedule."""
     num_epochs = max(1, round(phase.share * config.num_epochs))
     if phase.algorithm == "sandblaster":
         return replace(config, num_epochs=num_epochs, phases=())
     common = {name: getattr(config, name) for name in TrainingConfig.__dataclass_fields__}
-    return DownpourConfig(**common | {"num_epochs": num_epochs, "seed": config.seed + index})
+    begin = sum(before.share for before in config.phases[:index])
+    schedule = replace(config.schedule, part=(begin, min(1.0, begin + phase.share)))
+    own = {"num_epochs": num_epochs, "seed": config.seed + index, "schedule": schedule}
+    return DownpourConfig(**common | own)
 
 
 class _Story:

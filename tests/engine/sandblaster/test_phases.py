@@ -120,8 +120,7 @@ def test_a_run_killed_in_a_phase_goes_on_there(client, tmp_path, phase):
     assert told["samples"] - lost <= resumed_at <= told["samples"] + NUM_SAMPLES
     assert result.num_samples >= CONFIG.num_epochs * NUM_SAMPLES
     sums = [
-        torch.cat([shard["squares"] for shard in on_disk(last_of(tmp_path, k))])
-        for k in range(3)
+        torch.cat([shard["squares"] for shard in on_disk(last_of(tmp_path, k))]) for k in range(3)
     ]
     assert torch.equal(sums[0], sums[1])
     assert (sums[2] >= sums[1]).all()
@@ -173,6 +172,9 @@ def test_a_phase_has_its_share_of_the_epochs_and_the_run_s_settings():
     settings = phase_settings(CONFIG, CONFIG.phases[0], 0)
     assert isinstance(settings, DownpourConfig)
     assert (settings.num_epochs, settings.minibatch_size, settings.rule) == (3, 4, CONFIG.rule)
+    assert settings.schedule.part == (0.0, 0.25)
+    last = phase_settings(CONFIG, CONFIG.phases[2], 2)
+    assert last.schedule.part == (0.75, 1.0)
     assert phase_settings(CONFIG, CONFIG.phases[1], 1).num_epochs == 6
 
 
