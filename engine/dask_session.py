@@ -1,13 +1,15 @@
 """A run on Dask workers: its roles as long tasks, the coordinator's sockets, the shared memory.
 
 A session lives as long as the run, over all of its phases, and so do its parameter shards with
-everything they hold. Whatever ends it, the roles are told to stop and the memory files are removed.
+everything they hold. Whatever ends it, the roles are told to stop and the memory files are removed,
+once a run that gives up has written the checkpoint that it owes.
 """
 
+import logging
 import shutil
 import time
 from collections.abc import Callable
-from functools import cached_property
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -15,14 +17,17 @@ from typing import Self, TypeVar
 import distributed
 import torch
 
-from engine import memory
+from engine import journal, memory
 from engine.config import ClusterConfig, RuleConfig
 from engine.coordinator_server import CoordinatorServer
-from engine.roles import await_end, raise_errors
+from engine.instructions import RunFailedError
+from engine.roles import Ending, await_end, endings_heard, raise_errors
 from engine.run_spec import RunSpec
+from engine.salvage import salvage, salvage_all
 from engine.seats import Seats
 from engine.shard_role import serve_shard
 
+log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
@@ -30,14 +35,16 @@ class Session:
     """The processes of one run, and what outlives a phase of it."""
 
     def __init__(self, client: distributed.Client, cluster: ClusterConfig) -> None:
-        """Listen for roles; none is started yet.
+        """Save what dead runs of this host owe, and listen for roles; none is started yet.
 
         Args:
             client: of a cluster whose workers offer the resources "replica-0", "shard-0" and so
                 on, one each.
         """
         self.cluster = cluster
+        salvage_all()
         self.server = CoordinatorServer(cluster.host)
+        self.memory = memory.create_folder(self.server.token)
         self.seats = Seats(cluster.num_replicas, cluster.num_shards)
         self._client = client
         self._roles: list[distributed.Future[None]] = []
@@ -58,13 +65,9 @@ class Session:
                 await_end(self._roles)
         finally:
             self.server.close()
-            if "memory" in self.__dict__:
-                shutil.rmtree(self.memory, ignore_errors=True)
-
-    @cached_property
-    def memory(self) -> Path:
-        """The run's memory files; made at first use, which sweeps what dead runs have left."""
-        return memory.create_folder(self.server.token)
+            if isinstance(error, RunFailedError):
+                self._keep_acknowledged()
+            shutil.rmtree(self.memory, ignore_errors=True)
 
     def begin_phase(
         self,
@@ -81,6 +84,7 @@ class Session:
         """
         self.server.phase += 1
         self.seats.next_phase(time.monotonic())
+        journal.discard(self.memory)
         for path in self.memory.glob("replica-*"):  # their lives have ended
             path.unlink(missing_ok=True)
         self._tell_shards({"op": "phase", "checkpoints": str(checkpoints)})
@@ -132,6 +136,28 @@ class Session:
     def check_roles(self) -> None:
         """Raise the error of a role that ended with one."""
         raise_errors(self._roles)
+
+    def endings_told(
+        self, ended: Callable[[str, int, int, int], None]
+    ) -> AbstractContextManager[None]:
+        """While the block lasts, call `ended`, in Dask's thread, when a worker's process has ended.
+
+        Args:
+            ended: takes role, index, process and exit code.
+        """
+
+        def hear(ending: Ending) -> None:
+            role, _, index = ending.resource.partition("-")
+            ended(role, int(index), ending.pid, ending.code)
+
+        return endings_heard(self._client, hear)
+
+    def _keep_acknowledged(self) -> None:
+        """Have the run go on, when it is called again, with all that was acknowledged."""
+        try:
+            salvage(self.memory)
+        except OSError as error:
+            log.warning("%s: no last checkpoint: %s", self.memory, error)
 
     def _tell_shards(self, message: dict[str, object]) -> None:
         for peer in self.seats.shard_peers:

@@ -16,7 +16,6 @@ from engine.problem import ProblemFactory
 from engine.replica_role import run_replica
 from engine.result import TrainingResult
 from engine.run_spec import RunSpec
-from engine.salvage import salvage
 from engine.start import full_identity, resume_or_begin
 from engine.training import Training
 
@@ -62,7 +61,6 @@ def downpour_phase(
     slices = layout.slices(cluster.num_shards)
     identity = full_identity(identity, problem, cluster.num_shards, config.name)
     checkpoints = folder / "checkpoints"
-    salvage(checkpoints, identity, config, slices, layout.dtype)
     start = resume_or_begin(checkpoints, identity, problem, config.rule, slices, config.start_from)
     if start.final:
         return TrainingResult.of(start, already_complete=True)
@@ -76,7 +74,8 @@ def downpour_phase(
         session.start_shards(run, config.rule, config.max_staleness)
         for index in range(cluster.num_replicas):
             session.start(f"replica-{index}", replica_task, run, index, factory, config)
-        final = interruptible(lambda: training.drive(session.check_roles), training.stop)
+        with session.endings_told(training.ended):
+            final = interruptible(lambda: training.drive(session.check_roles), training.stop)
         assert final is not None  # an interruption leaves by its exception
     finally:
         training.close()

@@ -55,7 +55,7 @@ class Tally:
     samples: int = 0
     steps: int = 0
     waiting_s: float = 0.0  # compute thread waiting for data, parameters or a free slot
-    staleness: Counter[int] = field(default_factory=Counter)  # updates -> pushes, over shards
+    staleness: Counter[tuple[int, int]] = field(default_factory=Counter)  # shard, updates -> pushes
     refused: Counter[str] = field(default_factory=Counter)  # message -> pushes
 
 
@@ -209,14 +209,14 @@ class Replica:
         bad = [a.message for a in answers if isinstance(a, Refused) and a.error == NON_FINITE]
         self._num_bad = self._num_bad + 1 if bad else 0
         with self._lock:
-            for answer in answers:
+            for shard, answer in enumerate(answers):
                 match answer:
                     case Refused("StaleIncarnationError", message):
                         raise FencedReplicaError(message)
                     case Refused(_, message):
                         self._tally.refused[message] += 1
                     case Applied(_, staleness, duplicate) if not duplicate:
-                        self._tally.staleness[staleness] += 1
+                        self._tally.staleness[shard, staleness] += 1
         self._acknowledged = pushes[0].progress
         if self._num_bad >= self._config.max_bad_pushes:
             raise QuarantinedReplicaError(

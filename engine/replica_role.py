@@ -4,7 +4,10 @@ import logging
 import queue
 import threading
 import time
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 from engine.clipping import with_clipping
 from engine.config import DownpourConfig
@@ -27,9 +30,10 @@ def run_replica(
 ) -> None:
     """Work as one model replica until every sample counts; after a fenced life starts a new one."""
     problem: Problem | None = None
+    former: dict[str, Any] = {}
     while True:
         try:
-            session = _ReplicaSession(run, index, config, worker)
+            session = _ReplicaSession(run, index, config, worker, former)
         except OSError as error:
             log.warning("replica %d: the coordinator is gone: %s", index, error)
             return
@@ -45,6 +49,8 @@ def run_replica(
             if session.stopped:
                 return
             log.warning("replica %d starts a new life: %s", index, error)
+            refused = str(error) if isinstance(error, FencedReplicaError) else ""
+            former = {"life": session.incarnation, "refused": refused}
         finally:
             session.close()
 
@@ -52,7 +58,14 @@ def run_replica(
 class _ReplicaSession:
     """One incarnation: its connections, its memory file, its conversation."""
 
-    def __init__(self, run: RunSpec, index: int, config: DownpourConfig, worker: str) -> None:
+    def __init__(
+        self,
+        run: RunSpec,
+        index: int,
+        config: DownpourConfig,
+        worker: str,
+        former: Mapping[str, Any],
+    ) -> None:
         self._run = run
         self._index = index
         self._config = config
@@ -63,8 +76,9 @@ class _ReplicaSession:
             index,
             worker,
             run.heartbeat_interval_s,
-            run.phase,
+            {"phase": run.phase, **former},
         )
+        self.incarnation = 0  # until welcomed
         self._leases: queue.Queue[LeaseReply | None] = queue.Queue()
         self._directory: Directory | None = None
         self._server: RemoteServer | None = None
@@ -77,7 +91,8 @@ class _ReplicaSession:
         if welcome["op"] != "welcome":  # the run ended while we were starting
             self.stopped = True
             return
-        identity = (self._index, int(welcome["incarnation"]))
+        self.incarnation = int(welcome["incarnation"])
+        identity = (self._index, self.incarnation)
         self._directory = Directory([ShardAddress(*a) for a in welcome["shards"]])
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
         size, dtype = problem.layout.size, problem.layout.dtype
@@ -153,7 +168,7 @@ class _ReplicaSession:
             loss_sum=tally.loss_sum,
             seconds=now - self._reported,
             waiting_s=tally.waiting_s,
-            staleness=tally.staleness,
+            staleness=_by_shard(tally.staleness),
             refused=tally.refused,
         )
         self._reported = now
@@ -161,3 +176,11 @@ class _ReplicaSession:
 
 def _recorder(run: RunSpec, identity: tuple[int, int]) -> Recorder | None:
     return Recorder(run.record / f"{segment_name(*identity)}.jsonl") if run.record else None
+
+
+def _by_shard(staleness: Counter[tuple[int, int]]) -> dict[str, dict[str, int]]:
+    """Shard -> updates -> pushes, with the keys that JSON has."""
+    nested: dict[str, dict[str, int]] = {}
+    for (shard, updates), pushes in sorted(staleness.items()):
+        nested.setdefault(str(shard), {})[str(updates)] = pushes
+    return nested

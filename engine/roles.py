@@ -1,7 +1,9 @@
 """Roles of a run as long-running Dask tasks: how their errors and their ends are noticed."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import distributed
 
@@ -9,6 +11,26 @@ from engine.instructions import RunFailedError
 
 log = logging.getLogger(__name__)
 _STOP_S = 10.0
+#: Where whoever started a worker's process tells Dask how it ended: an Ending, as a dictionary.
+ENDINGS = "verydeep-process-ended"
+
+
+class Ending(NamedTuple):
+    """How a worker's process ended."""
+
+    resource: str  # that the worker offers: "replica-0"
+    pid: int
+    code: int  # exit code; -9: killed by signal 9
+
+
+@contextmanager
+def endings_heard(client: distributed.Client, hear: Callable[[Ending], None]) -> Iterator[None]:
+    """Call `hear`, in Dask's thread, whenever a worker's process has ended."""
+    client.subscribe_topic(ENDINGS, lambda event: hear(Ending(**event[1])))  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        client.unsubscribe_topic(ENDINGS)  # type: ignore[no-untyped-call]
 
 
 def await_end(roles: Sequence["distributed.Future[None]"]) -> None:

@@ -177,6 +177,10 @@ class ParameterShard:
         slots = zip(self._rule.slots, self._state.slots, strict=True)
         return self._state.values.clone(), {k: v.clone() for k, v in slots}, self.version
 
+    def retire(self) -> None:
+        """Give the memory up: from now on every method that needs it raises FencedShardError."""
+        self._epoch = 0
+
     def _check_owner(self) -> None:
         if self._state["owner_epoch"] != self._epoch:
             raise FencedShardError(

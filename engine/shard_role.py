@@ -14,6 +14,7 @@ from engine.config import RuleConfig
 from engine.coordinator_link import CoordinatorLink
 from engine.endpoint import Place, ShardEndpoint
 from engine.frames import Message
+from engine.ownership import Ownership
 from engine.record import Recorder
 from engine.rules import make_rule
 from engine.run_spec import RunSpec
@@ -36,11 +37,13 @@ def serve_shard(run: RunSpec, index: int, rule: RuleConfig, bound: int | None, w
         run.coordinator, run.token, "shard", index, worker, run.heartbeat_interval_s
     )
     endpoint: ShardEndpoint | None = None
+    ownership: Ownership | None = None
     try:
         assign = link.receive()
         if assign["op"] != "assign":  # the run ended while we were starting
             return
         run = _in_phase(run, Path(assign["checkpoint"]).parent)
+        ownership = Ownership(run.memory, index, int(assign["epoch"]))
         shard, vectors, place, restored_from = _take_over(run, index, rule, bound, assign)
         endpoint = ShardEndpoint(index, shard, place, run.host, run.token, run.memory, vectors)
         host, port = endpoint.address
@@ -57,6 +60,10 @@ def serve_shard(run: RunSpec, index: int, rule: RuleConfig, bound: int | None, w
         link.close()
         if endpoint:
             endpoint.close()
+            with endpoint.lock:
+                endpoint.shard.retire()
+        if ownership:
+            ownership.release()
 
 
 def _in_phase(run: RunSpec, checkpoints: Path) -> RunSpec:
@@ -111,6 +118,9 @@ def _obey(
             with endpoint.lock:
                 handled = endpoint.gate.close()
             link.send("held", id=command["id"], sequences=[(*h, s) for h, s in handled.items()])
+        case "release":
+            with endpoint.lock:
+                endpoint.gate.open()
         case "cut":  # in a thread of its own: fences must be obeyed meanwhile
             arguments = (run, index, endpoint, link, command)
             threading.Thread(target=_snapshot, args=arguments, daemon=True).start()

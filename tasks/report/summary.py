@@ -41,6 +41,10 @@ def training_figures(history: TrainingHistory) -> dict[str, Any]:
     staleness = sum(history.staleness.values(), Counter())
     if staleness:
         figures["staleness"] = _distribution(staleness)
+        figures["staleness_at_shard"] = {
+            str(shard): _distribution(counts)
+            for shard, counts in sorted(history.staleness_at.items())
+        }
     if history.batch.num_evaluations:
         figures["batch"] = _batch_figures(history)
     portions = history.batch.portions_of

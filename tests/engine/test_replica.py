@@ -176,7 +176,7 @@ def test_without_overlap_a_lone_replica_is_never_stale():
     run = Run(settings, LocalServer(settings, push_takes_s=0.002))
     run.work()
     assert sum((tally.staleness for tally in run.tallies), Tally().staleness) == {
-        0: NUM_MINIBATCHES
+        (0, 0): NUM_MINIBATCHES
     }
 
 
@@ -186,8 +186,8 @@ def test_with_overlap_a_lone_replica_is_stale_by_what_was_on_its_way():
     run.work()
     staleness = sum((tally.staleness for tally in run.tallies), Tally().staleness)
     assert sum(staleness.values()) == NUM_MINIBATCHES
-    assert staleness[0] == 1  # only the very first fetch is waited for
-    assert max(staleness) <= 3  # one push being computed, two slots on their way
+    assert staleness[0, 0] == 1  # only the very first fetch is waited for
+    assert max(staleness) <= (0, 3)  # one push being computed, two slots on their way
     assert run.ledger.complete
 
 
