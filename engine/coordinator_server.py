@@ -4,6 +4,8 @@ import queue
 import secrets
 import socket
 import threading
+import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from engine.frames import Message, accepted, listen, receive, receive_greeting, send, shut
@@ -51,6 +53,15 @@ class CoordinatorServer:
             self.send(event.peer, {"op": "stop"})
             return None
         return event
+
+    def coming(self, tick_s: float) -> Iterator[Heard | Lost]:
+        """What comes within a tick; ends early, with what was waiting, once nothing more is."""
+        deadline = time.monotonic() + tick_s
+        while (wait_s := deadline - time.monotonic()) > 0:
+            event = self.next_event(wait_s)
+            if event is None:
+                return
+            yield event
 
     def _is_late(self, message: Message) -> bool:
         return message["op"] == "hello" and message.get("phase") not in (None, self.phase)

@@ -145,12 +145,7 @@ class Training:
         self._measurer.shutdown(wait=False, cancel_futures=True)
 
     def _handle_events(self) -> None:
-        """All waiting events, or the first one to come within a tick."""
-        deadline = time.monotonic() + _TICK_S
-        while (wait_s := deadline - time.monotonic()) > 0:
-            event = self._server.next_event(wait_s)
-            if event is None:
-                return
+        for event in self._server.coming(_TICK_S):
             if isinstance(event, Heard):
                 now = time.monotonic()
                 self._carry_out(self._coordinator.hear(event.peer, event.message, now))

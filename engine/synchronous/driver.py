@@ -102,12 +102,7 @@ class SynchronousDriver:
             self._server.send(writer, {"op": "save"})
 
     def _handle_events(self) -> None:
-        """All waiting events, or the first one to come within a tick."""
-        deadline = time.monotonic() + _TICK_S
-        while (wait_s := deadline - time.monotonic()) > 0:
-            event = self._server.next_event(wait_s)
-            if event is None:
-                return
+        for event in self._server.coming(_TICK_S):
             if isinstance(event, Heard):
                 self._hear(event.peer, event.message)
             elif (rank := self._rank_of(event.peer)) is not None:
