@@ -99,6 +99,7 @@ class _Story:
         self._samples_of: Counter[str] = Counter()  # of earlier phases, by replica
         self._own_samples_of: Counter[str] = Counter()
         self._per_epoch = 1  # samples
+        self._told = False  # of the run's start
         self.samples = 0  # of earlier phases
         self.time_s = 0.0
 
@@ -141,7 +142,8 @@ class _Story:
     def _start(self, row: Row, time_s: float) -> None:
         resumed = row["resumed_at_samples"]
         self._per_epoch = row["num_samples_total"] // row["num_epochs"]
-        if resumed or not self.samples:
+        if not self._told:
+            self._told = True
             row["num_samples_total"] = self._per_epoch * self._num_epochs
             row["num_epochs"] = self._num_epochs
             row["resumed_at_samples"] = resumed + self.samples
