@@ -100,6 +100,7 @@ class _Story:
         self._own_samples_of: Counter[str] = Counter()
         self._per_epoch = 1  # samples
         self._told = False  # of the run's start
+        self._outcome: dict[str, str] = {}  # of the last batch optimiser
         self.samples = 0  # of earlier phases
         self.time_s = 0.0
 
@@ -114,7 +115,8 @@ class _Story:
         self.time_s += result.elapsed_s
         self._samples_of += self._own_samples_of
         if last and not result.already_complete:
-            self._log.write("finished", self.time_s, samples=self.samples, elapsed_s=self.time_s)
+            row = {"samples": self.samples, "elapsed_s": self.time_s, **self._outcome}
+            self._log.write("finished", self.time_s, **row)
 
     def listen(self, row: Row) -> None:
         """Pass a phase's row on as one of the whole run."""
@@ -122,6 +124,8 @@ class _Story:
         event, time_s = row.pop("event"), row.pop("time_s") + self.time_s
         if event == "start":
             self._start(row, time_s)
+        if "outcome" in row:
+            self._outcome = {"outcome": row["outcome"]}
         if event in _OF_A_PHASE:
             return
         if event != "evaluation" and "samples" in row:  # an evaluation tells them by replica
