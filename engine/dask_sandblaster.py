@@ -23,6 +23,7 @@ from engine.problem import ProblemFactory
 from engine.result import TrainingResult
 from engine.roles import await_end, raise_errors, start_role
 from engine.run_spec import RunSpec
+from engine.salvage import salvage_all
 from engine.sandblaster.config import SandblasterConfig
 from engine.sandblaster.coordinator import Coordinator
 from engine.sandblaster.driver import Driver
@@ -80,6 +81,7 @@ def train_sandblaster(
     if facts.start.final:
         return TrainingResult.of(facts.start, already_complete=True)
     record = read_record(folder / "records", facts.identity)
+    salvage_all()
     server = CoordinatorServer(cluster.host)
     run = RunSpec(
         coordinator=server.address,

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from distributed import Client
 from engine import memory
 from engine.dask_sandblaster import train_sandblaster
 from engine.result import TrainingResult
+from engine.roles import Ending, endings_heard
 from tasks.cluster import open_cluster
 from tests.engine.fuses import FUSES, fused
 from tests.engine.problems import NUM_SAMPLES
@@ -30,6 +30,7 @@ from tests.engine.sandblaster.doomed import (
     SAMPLED,
 )
 from tests.engine.test_dask_train import wait_until_gone
+from tests.kills import real_kill, was_killed
 
 pytestmark = pytest.mark.dask
 
@@ -94,13 +95,19 @@ def test_every_portion_of_every_evaluation_is_told_of_and_the_budget_is_kept(cal
 def test_killed_and_frozen_processes_change_no_bit_of_any_iterate(client, tmp_path, calm):
     def kill_both_shards(row: Row) -> None:
         for serving in heard.of("shard_serving"):
-            os.kill(serving["pid"], signal.SIGKILL)
+            real_kill(serving["pid"], "sandblaster shard")
 
     # Beside that, the fuses kill one replica and stop one.
     heard = Meddler(When("evaluation", 3, kill_both_shards))
     factory = functools.partial(fused, str(tmp_path), pause_s=0.001)
     config = CONFIGS[calm.name]
-    result = train_sandblaster(client, factory, config, CLUSTER, tmp_path, IDENTITY, heard)
+    ended: list[Ending] = []
+    with endings_heard(client, ended.append):
+        result = train_sandblaster(client, factory, config, CLUSTER, tmp_path, IDENTITY, heard)
+    replicas = [ending for ending in ended if ending.resource.startswith("replica")]
+    assert len(replicas) >= len(FUSES)  # the frozen one was killed by the coordinator
+    for ending in replicas:
+        was_killed("sandblaster replica", ending.code)
     assert all((tmp_path / fuse).exists() for fuse in FUSES)
     assert sorted(row["shard"] for row in heard.of("shard_lost")) == [0, 1]
     assert len(heard.of("replica_lost")) >= len(FUSES)
@@ -113,7 +120,7 @@ def test_a_coordinator_killed_in_a_line_search_goes_on_to_the_same_iterates(clie
     command = [sys.executable, "-m", "tests.engine.sandblaster.doomed", str(tmp_path)]
     command.append(calm.name)
     killed = subprocess.Popen(command, cwd=Path(__file__).parents[3])
-    assert killed.wait(timeout=60) == -signal.SIGKILL
+    was_killed("sandblaster coordinator", killed.wait(timeout=60))
     before = in_file(tmp_path)
     evaluated = [row for row in before if row["event"] == "evaluation"]
     assert len(evaluated) == DEADLY_EVALUATION[calm.name]
