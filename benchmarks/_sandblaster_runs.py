@@ -64,12 +64,13 @@ def our_trace(rows: list[Row]) -> Trace:
 
 
 def overhead(rows: list[Row]) -> float:
-    """Share of the time between the first and the last iterate when no replica computed for it.
+    """Share of the time between the second and the last iterate when no replica computed for it.
 
+    In the first iteration processes are still taking their memory and files.
     A sample computed twice counts once: the other time is lost as well.
     """
     taken = [row for row in rows if row["event"] == "iteration"]
-    first, last = taken[0]["time_s"], taken[-1]["time_s"]
+    first, last = taken[1]["time_s"], taken[-1]["time_s"]
     within = [r for r in rows if r["event"] == "evaluation" and first < r["time_s"] <= last]
     replicas = {name for row in within for name in row["computing_s"]}
     computing_s = sum(sum(row["computing_s"].values()) for row in within)
