@@ -19,6 +19,7 @@ class RunSpec:
     dtype: torch.dtype
     slices: tuple[slice, ...]  # of the parameter vector, one a shard
     heartbeat_interval_s: float
+    phase: int = 0  # that the replicas work in; shards serve every phase
     record: Path | None = None  # where to write down what `engine.replay` needs
 
 

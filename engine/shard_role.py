@@ -6,6 +6,7 @@ process dies, calling it again on the same host takes over the memory it left.
 
 import logging
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 from engine import checkpoint, memory
@@ -49,6 +50,7 @@ def serve_shard(
         assign = link.receive()
         if assign["op"] != "assign":  # the run ended while we were starting
             return
+        run = _in_phase(run, Path(assign["checkpoint"]).parent)
         ownership = Ownership(run.memory, index, int(assign["epoch"]))
         shard, vectors, place, restored_from = _take_over(run, index, rule, bound, max_norm, assign)
         endpoint = ShardEndpoint(index, shard, place, run.host, run.token, run.memory, vectors)
@@ -56,7 +58,10 @@ def serve_shard(
         version = shard.version
         link.send("serving", host=host, port=port, version=version, restored_from=restored_from)
         while (command := link.receive())["op"] != "stop":
-            _obey(run, index, endpoint, vectors, link, command)
+            if command["op"] == "phase":
+                run = _in_phase(run, Path(command["checkpoints"]))
+            else:
+                _obey(run, index, endpoint, vectors, link, command)
     except ConnectionError as error:
         log.warning("shard %d: the coordinator is gone: %s", index, error)
     finally:
@@ -67,6 +72,11 @@ def serve_shard(
                 endpoint.shard.retire()
         if ownership:
             ownership.release()
+
+
+def _in_phase(run: RunSpec, checkpoints: Path) -> RunSpec:
+    """`run` in the phase whose checkpoints lie in that folder: every phase has its own."""
+    return replace(run, checkpoints=checkpoints)
 
 
 def _take_over(
@@ -132,7 +142,7 @@ def _obey(
         case "keep":  # commands do not wait for the disk
             arguments = (index, vectors, link, command)
             threading.Thread(target=_keep, args=arguments, daemon=True).start()
-        case "commands" | "restore":
+        case "commands" | "restore" | "forget":
             with endpoint.lock:
                 reply = vectors.answer(command)
             link.send(**reply)
