@@ -108,7 +108,7 @@ def write_shard(folder: Path, shard: int, vectors: Mapping[str, Tensor]) -> dict
         save_file(dict(vectors), path)
     except SafetensorError as error:  # wraps the operating system's own
         raise OSError(f"{path}: cannot be written: {error}") from error
-    _sync(path)
+    sync(path)
     return {name: _digest(vector) for name, vector in vectors.items()}
 
 
@@ -150,10 +150,10 @@ def commit(
     }
     document["sha256"] = _document_digest(document)
     (partial / _DOCUMENT).write_text(json.dumps(document, indent=1))
-    _sync(partial / _DOCUMENT)
-    _sync(partial)
+    sync(partial / _DOCUMENT)
+    sync(partial)
     partial.rename(folder)
-    _sync(checkpoints)
+    sync(checkpoints)
     _prune(checkpoints, keep)
     return read(folder)
 
@@ -164,7 +164,7 @@ def keep(checkpoint: Checkpoint, folder: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(checkpoint.folder, partial, copy_function=os.link)
     partial.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
 def newest(checkpoints: Path, identity: Mapping[str, str]) -> Checkpoint | None:
@@ -287,7 +287,8 @@ def _digest(vector: Tensor) -> str:
     return hashlib.sha256(as_bytes(vector.contiguous())).hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make a file, or the names in a folder, durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

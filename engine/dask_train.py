@@ -11,6 +11,7 @@ from pathlib import Path
 import distributed
 
 from engine import memory
+from engine.checkpoint import sync
 from engine.config import ClusterConfig, DownpourConfig, RuleConfig
 from engine.coordinator_server import CoordinatorServer
 from engine.events import EventLog, Listener, ignore
@@ -20,7 +21,7 @@ from engine.replica_role import run_replica
 from engine.result import TrainingResult
 from engine.roles import await_end, raise_errors, start_role
 from engine.run_spec import RunSpec
-from engine.salvage import salvage
+from engine.salvage import Owed, remove_logs
 from engine.shard_role import serve_shard
 from engine.start import full_identity, resume_or_begin
 from engine.training import Training
@@ -54,7 +55,8 @@ def train_downpour(
     problem = factory()
     slices = problem.layout.slices(cluster.num_shards)
     identity = full_identity(identity, problem, cluster.num_shards, config.name)
-    salvage(folder / "checkpoints", identity, config, slices, problem.layout.dtype)
+    logs = folder / "log"
+    Owed(folder / "checkpoints", identity, config, slices, problem.layout.dtype).salvage(logs)
     start = resume_or_begin(
         folder / "checkpoints", identity, problem, config.rule, slices, config.start_from
     )
@@ -72,7 +74,12 @@ def train_downpour(
         slices=slices,
         heartbeat_interval_s=cluster.heartbeat_interval_s,
         record=folder / "record" / start.folder.name if config.record else None,
+        log=logs if config.durability == "power" else None,
+        log_bytes=config.log_bytes,
     )
+    if run.log:
+        run.log.mkdir()
+        sync(folder)
     events = EventLog(folder / "events.jsonl", listen, start.elapsed_s)
     training = Training(server, run, problem, config, cluster, identity, start, events)
     try:
@@ -80,6 +87,7 @@ def train_downpour(
         final = interruptible(lambda: training.drive(lambda: raise_errors(roles)), training.stop)
         assert final is not None  # an interruption leaves by its exception
         await_end(roles)
+        remove_logs(logs)  # the final checkpoint contains them
     finally:
         training.close()
         shutil.rmtree(run.memory, ignore_errors=True)

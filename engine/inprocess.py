@@ -97,9 +97,9 @@ class _World:
         self.order: list[tuple[int, int, int]] = []
 
     def lend(self, holder: tuple[int, int]) -> LeaseReply:
-        fraction = self.ledger.num_leased / self.ledger.num_total
-        scale = scale_at(self.config.schedule, fraction)
-        return LeaseReply(self.ledger.lease(holder), scale, self.ledger.complete)
+        lease = self.ledger.lease(holder)
+        scale = scale_at(self.config.schedule, self.ledger.fraction(lease)) if lease else 1.0
+        return LeaseReply(lease, scale, self.ledger.complete)
 
     def carry_out(self, replica: _Replica) -> bool:
         """One instruction of one replica, or another attempt; False when its program has ended."""

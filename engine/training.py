@@ -25,11 +25,11 @@ from engine.instructions import (
     RunFailedError,
     Send,
 )
+from engine.journal import Journal
 from engine.ledger import Ledger
 from engine.problem import Problem
 from engine.processes import end_process
 from engine.run_spec import RunSpec, segment_name
-from engine.salvage import Journal
 from engine.snapshots import Snapshots
 from engine.warm_start import FOLDER, WarmStart
 
@@ -92,9 +92,17 @@ class Training:
                 config.warm_start, elapsed_s=start.elapsed_s, over=self._kept.exists()
             ),
         )
-        self._journal = Journal(
-            run.memory, start, cluster.num_replicas, lambda: self._events.elapsed_s
-        )
+        self._journals = [
+            Journal(
+                folder,
+                start,
+                cluster.num_replicas,
+                lambda: self._events.elapsed_s,
+                durable=folder == run.log,
+            )
+            for folder in (run.memory, run.log)
+            if folder
+        ]
         events.record(
             "start",
             num_samples_total=ledger.num_total,
@@ -129,7 +137,8 @@ class Training:
     def close(self) -> None:
         """Hang up on everybody: roles that still run end by themselves."""
         self._server.close()
-        self._journal.close()
+        for journal in self._journals:
+            journal.close()
         self._measurer.shutdown(wait=False, cancel_futures=True)
 
     def _handle_events(self) -> None:
@@ -152,7 +161,8 @@ class Training:
                 case Send(peer, message):
                     self._server.send(peer, message)
                 case Lent(holder, lease):
-                    self._journal.lent(holder, lease)
+                    for journal in self._journals:
+                        journal.lent(holder, lease)
                 case Record(event, values):
                     self._events.record(event, **values)
                     if event == "replica_settled":
@@ -180,6 +190,7 @@ class Training:
             self._carry_out(self._coordinator.measured(False))  # there is nothing to measure
             return
         self._events.record("checkpoint", samples=commit.num_counted, path=str(written.folder))
+        self._carry_out(self._coordinator.committed(commit, str(written.folder)))
         if commit.warm_start:
             checkpoint.keep(written, self._kept)
         if commit.validate:

@@ -19,7 +19,11 @@ CLUSTER = ClusterConfig(
     num_replicas=2, num_shards=2, heartbeat_interval_s=0.2, heartbeat_timeout_s=2.0
 )
 CONFIG = DownpourConfig(
-    minibatch_size=4, num_epochs=20, checkpoint_every_s=0.2, validate_every_epochs=99.0
+    minibatch_size=4,
+    num_epochs=20,
+    checkpoint_every_s=0.2,
+    max_checkpoint_share=1.0,
+    validate_every_epochs=99.0,
 )
 IDENTITY = {"data": "points"}
 FACTORY = functools.partial(slow, pause_s=0.005)

@@ -56,7 +56,7 @@ def test_every_minibatch_of_every_replica_is_one_update_of_every_shard(tmp_path)
 
 
 def test_all_shards_of_a_checkpoint_contain_the_same_pushes(tmp_path):
-    settings = config(checkpoint_every_s=0.02, keep_checkpoints=1000)
+    settings = config(checkpoint_every_s=0.02, max_checkpoint_share=1.0, keep_checkpoints=1000)
     with threaded_run(tmp_path, settings, Listener(), num_replicas=4, num_shards=3) as run:
         run.start_all()
         run.drive()
@@ -129,7 +129,7 @@ def test_when_the_coordinator_goes_every_role_ends_by_itself(tmp_path, rows):
 
 
 def test_an_interrupted_run_goes_on_from_its_newest_checkpoint(tmp_path):
-    settings = config(checkpoint_every_s=0.1)
+    settings = config(checkpoint_every_s=0.1, max_checkpoint_share=1.0)
     heard = Meddler(When("checkpoint", 2, stop))
     with threaded_run(tmp_path, settings, heard) as run:
         run.start_all()
