@@ -38,7 +38,6 @@ def restore(
     """
     written = source.read_shard(index)
     contained = source.shards[index].version
-    state["intent_active"] = 0  # of an owner that died while it did this
     state.load(written["values"], [written[name] for name in rule.slots], contained)
     files = read_files(folder)
     if files:

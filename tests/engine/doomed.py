@@ -1,12 +1,13 @@
 """A whole training, cluster and all, that kills its own process after some checkpoints.
 
-python -m tests.engine.doomed FOLDER
+python -m tests.engine.doomed FOLDER [DURABILITY]
 """
 
 import functools
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from engine.config import ClusterConfig, DownpourConfig
@@ -29,11 +30,12 @@ IDENTITY = {"data": "points"}
 FACTORY = functools.partial(slow, pause_s=0.005)
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, durability: str = "process") -> None:
+    config = replace(CONFIG, durability=durability)
     killer = Meddler(When("progress", 3, lambda row: os.kill(os.getpid(), signal.SIGKILL)))
     with open_cluster(CLUSTER) as client:
-        train_downpour(client, FACTORY, CONFIG, CLUSTER, folder, IDENTITY, killer)
+        train_downpour(client, FACTORY, config, CLUSTER, folder, IDENTITY, killer)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])
