@@ -106,9 +106,10 @@ def write_shard(folder: Path, shard: int, vectors: Mapping[str, Tensor]) -> dict
     path = folder / shard_file_name(shard)
     try:
         save_file(dict(vectors), path)
-    except SafetensorError as error:  # wraps the operating system's own
+        sync(path)
+    except (OSError, SafetensorError) as error:  # the latter wraps the operating system's own
+        path.unlink(missing_ok=True)  # what was written of it may be all that the disk lacks
         raise OSError(f"{path}: cannot be written: {error}") from error
-    sync(path)
     return {name: _digest(vector) for name, vector in vectors.items()}
 
 
@@ -137,7 +138,10 @@ def commit(
     final: bool,
     keep: int,
 ) -> Checkpoint:
-    """Make checkpoint `id` visible, its shard files being written; forget all but `keep`."""
+    """Make checkpoint `id` visible, its shard files being written; forget all but `keep`.
+
+    What is left of earlier ones that were never complete is removed.
+    """
     partial, folder = partial_folder(checkpoints, id), checkpoints / f"{id:06d}"
     document = {
         "format": _FORMAT,
@@ -261,6 +265,10 @@ def _shown(text: str | None, other: str | None) -> str:
 def _prune(checkpoints: Path, keep: int) -> None:
     for folder in sorted(checkpoints.glob("[0-9]" * 6))[:-keep]:
         shutil.rmtree(folder, ignore_errors=True)
+    newest = max(checkpoints.glob("[0-9]" * 6)).name
+    for partial in checkpoints.glob("[0-9]" * 6 + ".partial"):
+        if partial.name < newest:  # ids rise: a later one is being written
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _document_digest(document: Mapping[str, Any]) -> str:

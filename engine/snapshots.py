@@ -146,7 +146,7 @@ class Snapshots:
         As CheckFreq (Mohan et al. 2021) does. The cost is taken as all of the time in which pushes
         were held and files written, though replicas compute meanwhile: it is a bound.
         """
-        cost_s = max(reply.get("held_s", 0.0) + reply.get("wrote_s", 0.0) for reply in replies)
+        cost_s = max(reply["held_s"] + reply["wrote_s"] for reply in replies)
         before = self._interval_s
         self._interval_s = max(self._wanted_interval_s, cost_s / self._max_share)
         if abs(self._interval_s - before) > _TELLING * before:

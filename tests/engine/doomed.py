@@ -26,12 +26,14 @@ CONFIG = DownpourConfig(
     max_checkpoint_share=1.0,
     validate_every_epochs=99.0,
 )
+#: Nothing but the log has what was done since the beginning.
+POWER = replace(CONFIG, durability="power", checkpoint_every_s=3600.0)
 IDENTITY = {"data": "points"}
 FACTORY = functools.partial(slow, pause_s=0.005)
 
 
 def main(folder: Path, durability: str = "process") -> None:
-    config = replace(CONFIG, durability=durability)
+    config = POWER if durability == "power" else CONFIG
     killer = Meddler(When("progress", 3, lambda row: os.kill(os.getpid(), signal.SIGKILL)))
     with open_cluster(CLUSTER) as client:
         train_downpour(client, FACTORY, config, CLUSTER, folder, IDENTITY, killer)

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -23,7 +22,7 @@ from tests.engine.shards import Contents
 from tests.engine.threaded import latest
 
 pytestmark = pytest.mark.dask
-CONFIG = replace(doomed.CONFIG, durability="power")
+CONFIG = doomed.POWER
 
 
 def test_nothing_acknowledged_is_lost_and_the_log_has_the_bits_that_memory_had(tmp_path):
