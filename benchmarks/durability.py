@@ -17,7 +17,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,10 +26,10 @@ import torch
 from benchmarks._figures import Figure, state
 from benchmarks._subject import DEMO_NET, SubjectFactory
 from benchmarks.throughput import CLUSTER, SUBJECTS, steady_speed
-from engine import push_log
 from engine.config import DownpourConfig
 from engine.dask_train import train_downpour
 from engine.events import Row
+from engine.frames import as_bytes
 from engine.ledger import Progress
 from engine.push_log import PushLog
 from engine.shard import Push
@@ -65,7 +64,7 @@ def log_figures() -> list[Figure]:
 
 def each_synced(path: Path) -> float:
     """Pushes a second that are written and synced one by one."""
-    content = memoryview(torch.randn(_SLICE).numpy()).cast("B")
+    content = as_bytes(torch.randn(_SLICE))
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
     start = time.perf_counter()
     for _ in range(_NUM_THREADS * _PUSHES_EACH):
@@ -78,14 +77,9 @@ def each_synced(path: Path) -> float:
 
 def grouped(folder: Path) -> tuple[float, float, float]:
     """Pushes a second of the log, syncs a push and bytes a push."""
-    grad, lock, num_syncs = torch.randn(_SLICE), threading.Lock(), [0]
+    grad, lock = torch.randn(_SLICE), threading.Lock()
     log = PushLog(folder, epoch=1, limit_bytes=10**12)
     log.begin(0, torch.zeros(NUM_ROWS * ROW.itemsize, dtype=torch.uint8).numpy())
-    sync: Callable[[int], None] = push_log.os.fdatasync
-
-    def counted(descriptor: int) -> None:
-        num_syncs[0] += 1
-        sync(descriptor)
 
     def push(replica: int) -> None:
         for sequence in range(1, _PUSHES_EACH + 1):
@@ -95,18 +89,14 @@ def grouped(folder: Path) -> tuple[float, float, float]:
             log.wait(end)
 
     threads = [threading.Thread(target=push, args=(index,)) for index in range(_NUM_THREADS)]
-    push_log.os.fdatasync = counted
-    try:
-        start = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        seconds = time.perf_counter() - start
-    finally:
-        push_log.os.fdatasync = sync
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seconds = time.perf_counter() - start
     count = _NUM_THREADS * _PUSHES_EACH
-    figures = count / seconds, num_syncs[0] / count, log.written / count
+    figures = count / seconds, log.num_syncs / count, log.written / count
     log.close()
     return figures
 

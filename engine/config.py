@@ -151,7 +151,10 @@ class DownpourConfig(TrainingConfig):
     overlap_fetch: bool = False  # compute does not wait for the fetch: one update staler
     warm_start: WarmStartConfig = WarmStartConfig()
     max_staleness: int | None = Field(default=None, ge=0)  # pushes staler than this are refused
-    max_bad_pushes: int = Field(default=10, ge=1)  # NaN or infinite in a row: replica is left out
+    max_push_norm: float | None = Field(default=None, gt=0.0)  # at a shard; larger ones are refused
+    max_bad_pushes: int = Field(
+        default=10, ge=1
+    )  # no number or too large, in a row: replica is left out
     record: bool = False  # write down what it takes to repeat the run bit for bit, engine.replay
     # What an acknowledged push survives: the death of every process, or a loss of power as well.
     durability: Literal["process", "power"] = "process"

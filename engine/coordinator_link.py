@@ -2,6 +2,8 @@
 
 import os
 import threading
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from engine.frames import Message, connect, receive, send, shut
@@ -19,13 +21,15 @@ class CoordinatorLink:
         index: int,
         worker: str,
         heartbeat_interval_s: float,
+        former: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
+        """Connect and say hello; `former` is what there is to tell of this process's last life."""
         self._sock = connect(address, CONNECT_TIMEOUT_S)
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._interval_s = heartbeat_interval_s
         identity = {"role": role, "index": index, "pid": os.getpid(), "worker": worker}
-        self.send("hello", token=token, **identity)
+        self.send("hello", token=token, **identity, **former)
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
     def send(self, op: str, **fields: Any) -> None:

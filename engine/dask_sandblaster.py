@@ -14,7 +14,6 @@ import distributed
 import torch
 
 from engine import memory
-from engine.batch.config import MultibatchConfig
 from engine.checkpoint import Checkpoint
 from engine.config import ClusterConfig
 from engine.coordinator_server import CoordinatorServer
@@ -24,10 +23,11 @@ from engine.problem import ProblemFactory
 from engine.result import TrainingResult
 from engine.roles import await_end, raise_errors, start_role
 from engine.run_spec import RunSpec
+from engine.salvage import salvage_all
 from engine.sandblaster.config import SandblasterConfig
 from engine.sandblaster.coordinator import Coordinator
 from engine.sandblaster.driver import Driver
-from engine.sandblaster.portions import cut_data
+from engine.sandblaster.plan import planned_portions, sized
 from engine.sandblaster.record import IterationRecord, read_record
 from engine.sandblaster.replica_role import run_replica
 from engine.sandblaster.training import Training
@@ -77,10 +77,11 @@ def train_sandblaster(
         resources={"replica-0": 1},
         pure=False,
     ).result()
-    _check_size(config, sum(facts.unit_sizes))
+    config = sized(config, sum(facts.unit_sizes))
     if facts.start.final:
         return TrainingResult.of(facts.start, already_complete=True)
     record = read_record(folder / "records", facts.identity)
+    salvage_all()
     server = CoordinatorServer(cluster.host)
     run = RunSpec(
         coordinator=server.address,
@@ -125,16 +126,6 @@ def _look_at(
     return _Facts(size, dtype, slices, tuple(problem.unit_sizes), whole, start)
 
 
-def _check_size(config: SandblasterConfig, num_samples: int) -> None:
-    """The batches of an optimiser that draws its own must be those of this data."""
-    optimiser = config.optimiser
-    if isinstance(optimiser, MultibatchConfig) and optimiser.num_samples != num_samples:
-        raise ValueError(
-            f"optimiser.num_samples={optimiser.num_samples}, but the training data has "
-            f"{num_samples} samples: set algorithm.optimiser.num_samples={num_samples}"
-        )
-
-
 def _record_start(
     events: EventLog,
     facts: _Facts,
@@ -162,7 +153,7 @@ def _driver(
     events: EventLog,
     roles: Roles,
 ) -> Driver:
-    portions = cut_data(facts.unit_sizes, config.minibatch_size * config.portion_minibatches)
+    portions = planned_portions(facts.unit_sizes, config)
     epoch = record.epoch + 1 if record else 1
     checkpoint = str(facts.start.folder)
     coordinator = Coordinator(portions, config, cluster, checkpoint=checkpoint, epoch=epoch)

@@ -4,6 +4,7 @@ Call it in the main thread, where signals arrive: an interrupted run writes one 
 Whatever ends it, the roles are told to stop and the memory files are removed.
 """
 
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,17 +16,19 @@ from engine.checkpoint import sync
 from engine.config import ClusterConfig, DownpourConfig, RuleConfig
 from engine.coordinator_server import CoordinatorServer
 from engine.events import EventLog, Listener, ignore
+from engine.instructions import RunFailedError
 from engine.interruptible import interruptible
 from engine.problem import ProblemFactory
 from engine.replica_role import run_replica
 from engine.result import TrainingResult
-from engine.roles import await_end, raise_errors, start_role
+from engine.roles import Ending, await_end, endings_heard, raise_errors, start_role
 from engine.run_spec import RunSpec
-from engine.salvage import Owed, remove_logs
+from engine.salvage import remove_logs, salvage, salvage_all, salvage_log
 from engine.shard_role import serve_shard
 from engine.start import full_identity, resume_or_begin
 from engine.training import Training
 
+log = logging.getLogger(__name__)
 Roles = list["distributed.Future[None]"]
 
 
@@ -55,8 +58,9 @@ def train_downpour(
     problem = factory()
     slices = problem.layout.slices(cluster.num_shards)
     identity = full_identity(identity, problem, cluster.num_shards, config.name)
+    salvage_all()
     logs = folder / "log"
-    Owed(folder / "checkpoints", identity, config, slices, problem.layout.dtype).salvage(logs)
+    salvage_log(logs)
     start = resume_or_begin(
         folder / "checkpoints", identity, problem, config.rule, slices, config.start_from
     )
@@ -82,17 +86,37 @@ def train_downpour(
         sync(folder)
     events = EventLog(folder / "events.jsonl", listen, start.elapsed_s)
     training = Training(server, run, problem, config, cluster, identity, start, events)
+
+    def hear(ending: Ending) -> None:
+        role, _, index = ending.resource.partition("-")
+        training.ended(role, int(index), ending.pid, ending.code)
+
     try:
         roles = _start_roles(client, run, factory, config, cluster)
-        final = interruptible(lambda: training.drive(lambda: raise_errors(roles)), training.stop)
+        with endings_heard(client, hear):
+            final = interruptible(
+                lambda: training.drive(lambda: raise_errors(roles)), training.stop
+            )
         assert final is not None  # an interruption leaves by its exception
         await_end(roles)
         remove_logs(logs)  # the final checkpoint contains them
+    except RunFailedError:
+        training.close()
+        _keep(run)
+        raise
     finally:
         training.close()
         shutil.rmtree(run.memory, ignore_errors=True)
         events.close()
     return TrainingResult.of(final, already_complete=False)
+
+
+def _keep(run: RunSpec) -> None:
+    """Have the run go on, when it is called again, with all that was acknowledged."""
+    try:
+        salvage(run.memory)
+    except OSError as error:
+        log.warning("%s: no last checkpoint: %s", run.checkpoints, error)
 
 
 def _start_roles(
@@ -117,11 +141,16 @@ def _start_roles(
         )
         for index in range(cluster.num_replicas)
     ]
-    return start_shards(client, run, config.rule, config.max_staleness) + replicas
+    bounds = (config.max_staleness, config.max_push_norm)
+    return start_shards(client, run, config.rule, *bounds) + replicas
 
 
 def start_shards(
-    client: distributed.Client, run: RunSpec, rule: RuleConfig, bound: int | None
+    client: distributed.Client,
+    run: RunSpec,
+    rule: RuleConfig,
+    bound: int | None,
+    max_norm: float | None = None,
 ) -> Roles:
     """The tasks of all shards; `bound` is on the staleness of a push, None: none."""
     return [
@@ -134,14 +163,17 @@ def start_shards(
             index,
             rule,
             bound,
+            max_norm,
         )
         for index in range(len(run.slices))
     ]
 
 
-def shard_task(run: RunSpec, index: int, rule: RuleConfig, bound: int | None) -> None:
+def shard_task(
+    run: RunSpec, index: int, rule: RuleConfig, bound: int | None, max_norm: float | None
+) -> None:
     """`serve_shard` as a Dask task."""
-    serve_shard(run, index, rule, bound, distributed.get_worker().address)
+    serve_shard(run, index, rule, bound, distributed.get_worker().address, max_norm)
 
 
 def replica_task(run: RunSpec, index: int, factory: ProblemFactory, config: DownpourConfig) -> None:

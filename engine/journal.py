@@ -1,7 +1,6 @@
-"""The terms of a run and the leases that it has lent: which samples the shards' states contain.
+"""What a run notes so that it can be salvaged: its terms and its leases.
 
-With a table of applied pushes they say what a dead run had done. They lie beside the shards'
-memory files and, with durability=power, beside their logs.
+They lie beside its shards' memory and, with durability=power, beside their logs.
 """
 
 import json
@@ -12,29 +11,43 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from pydantic import TypeAdapter
+
 from engine.checkpoint import Checkpoint, sync
+from engine.config import DownpourConfig, RuleConfig
 from engine.ledger import Holder, Lease, Range
+from engine.run_spec import RunSpec
 
 log = logging.getLogger(__name__)
-_TERMS, _LEASES = "run.json", "leases.jsonl"
+TERMS, _LEASES = "run.json", "leases.jsonl"
+_RULE: TypeAdapter[RuleConfig] = TypeAdapter(RuleConfig)
+_DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.float64)}
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What a journal continues."""
+    """What a journal continues, and all that it takes to write a checkpoint of it."""
 
     checkpoints: str
     identity: Mapping[str, str]
     counted: Sequence[Range]  # at its beginning
     num_replicas: int
+    minibatch_size: int
+    keep_checkpoints: int
+    rule: RuleConfig
+    slices: Sequence[slice]
+    dtype: torch.dtype
 
 
 class Journal:
-    """The leases of a run, written before they are lent."""
+    """The leases of a run, written down before they are lent."""
 
     def __init__(
         self,
         folder: Path,
+        run: RunSpec,
+        config: DownpourConfig,
         start: Checkpoint,
         num_replicas: int,
         elapsed: Callable[[], float],
@@ -47,13 +60,24 @@ class Journal:
             elapsed: seconds of training so far.
             durable: sync every line; one that cannot be written is an error.
         """
-        checkpoints = str(start.folder.parent.resolve())
-        terms = Terms(checkpoints, start.identity, start.counted, num_replicas)
-        self._terms = folder / _TERMS
-        self._durable, self._elapsed = durable, elapsed
+        self._terms = folder / TERMS
+        self._durable = durable
+        terms = {
+            "checkpoints": str(run.checkpoints.resolve()),
+            "identity": start.identity,
+            "counted": start.counted,
+            "num_replicas": num_replicas,
+            "minibatch_size": config.minibatch_size,
+            "keep_checkpoints": config.keep_checkpoints,
+            "rule": asdict(config.rule),
+            "slices": [(part.start, part.stop) for part in run.slices],
+            "dtype": str(run.dtype),
+        }
         self._file = (folder / _LEASES).open("ab", buffering=0)
-        self._write(folder / _TERMS, json.dumps(asdict(terms)).encode())
+        self._elapsed = elapsed
+        self._terms.write_text(json.dumps(terms))
         if durable:
+            sync(self._terms)
             sync(folder)
 
     def lent(self, holder: Holder, lease: Lease) -> None:
@@ -78,19 +102,15 @@ class Journal:
     def close(self) -> None:
         self._file.close()
 
-    def _write(self, path: Path, content: bytes) -> None:
-        with path.open("wb") as file:
-            file.write(content)
-            file.flush()
-            if self._durable:
-                os.fsync(file.fileno())
-
 
 def read_terms(folder: Path) -> Terms | None:
-    """The terms of the journal in `folder`; None if there is none that can be read."""
+    """The terms in a memory folder; None if it has none that are whole."""
     try:
-        fields: dict[str, Any] = json.loads((folder / _TERMS).read_bytes())
+        fields: dict[str, Any] = json.loads((folder / TERMS).read_bytes())
         fields["counted"] = tuple(Range(*r) for r in fields["counted"])
+        fields["slices"] = tuple(slice(*part) for part in fields["slices"])
+        fields["rule"] = _RULE.validate_python(fields["rule"])
+        fields["dtype"] = _DTYPES[fields["dtype"]]
         return Terms(**fields)
     except (OSError, ValueError, TypeError, KeyError):
         return None

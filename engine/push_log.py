@@ -68,6 +68,7 @@ class PushLog:
         self._files: list[tuple[int, Path, int]] = []
         self.error: LogFailedError | None = None
         self.written = self.durable = 0  # bytes of records under this owner
+        self.num_syncs = 0
         folder.mkdir(parents=True, exist_ok=True)
         sync(folder.parent)
         self._owner = os.open(folder / "owner", os.O_RDWR | os.O_CREAT, 0o600)
@@ -182,6 +183,7 @@ class PushLog:
     def _sync_file(self) -> None:
         """Sync what is written now; others may write and wait meanwhile. Sets `error`."""
         end, self._syncing = self.written, True
+        self.num_syncs += 1
         self._changed.release()
         failure: OSError | None = None
         try:

@@ -1,180 +1,218 @@
-"""What a dead run leaves behind, made into the checkpoint that it still owed.
+"""What a run leaves when its coordinator dies, made into the checkpoint that it still owed.
 
 Coordinator, scheduler and flow are one process; when that is killed, every role ends, but the
-shards' memory files stay until the next run sweeps them, and with durability=power their logs stay
-on disk whatever happens. With a journal they say which samples the shards' states contain, so that
-the same command goes on with every acknowledged update, not only with those of the last checkpoint.
+shards' memory files stay. Beside them lie the terms of the run and a journal of its leases.
+Together they say which samples the shards' states contain. Whichever run starts next on this host,
+of whatever, writes that checkpoint before it frees the memory: so the same command goes on with
+every acknowledged update, not only with those of the last checkpoint. With durability=power the
+shards' logs stay on disk whatever happens to the host, and serve where its memory is gone.
 """
 
+import fcntl
 import logging
-import os
 import shutil
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from engine import checkpoint, memory
-from engine.checkpoint import Checkpoint, ShardFile, sync
-from engine.config import DownpourConfig
-from engine.journal import Terms, read_leases, read_terms
-from engine.ledger import Holder, Progress, applied_ranges, num_minibatches
+from engine.checkpoint import Checkpoint, CheckpointError, ShardFile, sync
+from engine.journal import TERMS, Terms, read_leases, read_terms
+from engine.ledger import Holder, Progress, Range, applied_ranges, num_minibatches
 from engine.log_recovery import restore
+from engine.ownership import Ownership
 from engine.rules import make_rule
 from engine.run_spec import log_folder
 from engine.segment import gradient_at
-from engine.shard import ParameterShard
+from engine.shard import FencedShardError, ParameterShard
 from engine.state import ShardState
 
 log = logging.getLogger(__name__)
-#: A push that makes no progress for so long has no owner any more. Orphans end sooner than that.
-_STILL_S = 0.5
+#: A shard whose coordinator is gone ends by itself, unless it is stopped.
+_ORPHANS_S = 1.0
+#: Nobody owns the memory after us.
+_LAST_EPOCH = 2**62
 
 
-@dataclass(frozen=True)
-class Owed:
-    """The run whose checkpoint may be owed."""
+def salvage_all() -> list[Checkpoint]:
+    """Write what the dead runs of this host owe, free their memory; return what was written.
 
-    checkpoints: Path
-    identity: Mapping[str, str]
-    config: DownpourConfig
-    slices: Sequence[slice]
-    dtype: torch.dtype
-
-    def salvage(self, logs: Path) -> None:
-        """Write the checkpoint that a dead run of this folder owed, if it owes one.
-
-        Memory is as new as the log, or newer. Both are removed.
-
-        Args:
-            logs: folder of the shards' logs of pushes, if there are any.
-        """
-        for folder in memory.left_over():
-            terms = read_terms(folder)
-            if terms is None or terms.checkpoints != str(self.checkpoints.resolve()):
+    A run whose checkpoint the disk refuses keeps its memory, for a later start to try again.
+    """
+    written = []
+    for folder in memory.left_over():
+        with _alone(folder):
+            try:
+                if made := salvage(folder):
+                    written.append(made)
+            except OSError as error:
+                log.warning("%s is kept, since its checkpoint cannot be written: %s", folder, error)
                 continue
-            self._try(folder, terms)
             shutil.rmtree(folder, ignore_errors=True)
-        if (terms := read_terms(logs)) is not None:
-            self._try(logs, terms)
-        remove_logs(logs)
+    return written
 
-    def _try(self, folder: Path, terms: Terms) -> None:
-        if terms.identity != dict(self.identity):
-            return
-        try:
-            self._write(folder, terms, self._shards(folder, terms))
-        except (OSError, ValueError) as error:
-            log.warning("%s: its state cannot be used: %s", folder, error)
 
-    def _shards(self, folder: Path, terms: Terms) -> list[ParameterShard]:
-        """Every shard; none if they do not fit together."""
-        indices = range(len(self.slices))
-        if not (folder / "shard-00").exists():
-            shards = [self._from_memory(folder, index) for index in indices]
-            # The checkpoint is exact, as one replica is; a push that reached some shards is not.
-            return shards if terms.num_replicas > 1 or _agree(shards) else []
-        source = checkpoint.newest(self.checkpoints, self.identity)
-        if source is None:
-            raise ValueError(f"{folder}: there is no checkpoint that it could continue")
-        shards = [self._from_log(source, folder, index) for index in indices]
-        if terms.num_replicas > 1 or _agree(shards):
-            return shards
-        return [
-            self._from_log(source, folder, index, shard.version - surplus)
-            for index, (shard, surplus) in enumerate(zip(shards, _surplus(shards), strict=True))
-        ]
+def salvage_log(logs: Path) -> Checkpoint | None:
+    """Write what the logs of a dead run still owe, and remove them; None: nothing.
 
-    def _write(self, folder: Path, terms: Terms, shards: Sequence[ParameterShard]) -> None:
-        if not shards:
-            return
-        reached: dict[Holder, Progress] = {}
-        for shard in shards:
-            for holder, progress in shard.progress().items():
-                reached[holder] = max(progress, reached.get(holder, progress))
-        leases, elapsed_s = read_leases(folder)
-        counted = applied_ranges(terms.counted, leases, reached)
-        newest = checkpoint.newest(self.checkpoints, terms.identity)
-        if newest and newest.num_counted >= sum(r.stop - r.start for r in counted):
-            return
-        id = checkpoint.next_id(self.checkpoints)
-        files = []
-        for index, shard in enumerate(shards):
-            values, slots, version = shard.copy()
-            partial = checkpoint.partial_folder(self.checkpoints, id)
-            digests = checkpoint.write_shard(partial, index, {"values": values, **slots})
-            files.append(ShardFile(version, digests))
-        checkpoint.commit(
-            self.checkpoints,
-            id,
-            identity=terms.identity,
-            shards=files,
-            counted=counted,
-            num_steps=num_minibatches(counted, self.config.minibatch_size),
-            elapsed_s=elapsed_s,
-            final=False,
-            keep=self.config.keep_checkpoints,
-        )
+    To be called after `salvage_all`: memory is as new as the logs, or newer.
 
-    def _from_memory(self, folder: Path, index: int) -> ParameterShard:
-        """The shard as its dead owner left it, with the push finished that was interrupted."""
-        rule, count = make_rule(self.config.rule), self._count(index)
-        num_bytes = ShardState.num_bytes(count, len(rule.slots), self.dtype)
-        path = folder / f"shard-{index:02d}.state"
-        mapped = memory.open_existing(path, num_bytes)
-        state = ShardState(mapped, count, len(rule.slots), self.dtype)
-        if not state["ready"]:
-            raise ValueError(f"{path} was never served")
-        shard = ParameterShard(state, rule, int(state["owner_epoch"]) + 1)  # stops a living owner
-        _wait_until_still(state)
-        shard.finish_interrupted(lambda at: gradient_at(at, count, self.dtype))
-        return shard
-
-    def _from_log(
-        self, source: Checkpoint, logs: Path, index: int, last: int | None = None
-    ) -> ParameterShard:
-        """The shard as the newest checkpoint and its log have it, up to version `last`."""
-        rule = make_rule(self.config.rule)
-        state = ShardState.in_memory(self._count(index), len(rule.slots), self.dtype)
-        shard = ParameterShard(state, rule, epoch=1)
-        restore(state, shard, rule, index, source, log_folder(logs, index), last)
-        return shard
-
-    def _count(self, index: int) -> int:
-        part = self.slices[index]
-        return int(part.stop - part.start)
+    Raises:
+        OSError: the checkpoint cannot be written; the logs stay.
+    """
+    made = salvage(logs)
+    remove_logs(logs)
+    return made
 
 
 def remove_logs(logs: Path) -> None:
-    """Remove a folder of logs; while it is being removed nobody takes it for a whole one."""
+    """Remove a folder of logs, if it is there; while that lasts nobody takes it for a whole one."""
     if not logs.exists():
         return
     gone = logs.with_name(f"{logs.name}.gone")
     shutil.rmtree(gone, ignore_errors=True)
-    os.rename(logs, gone)
+    logs.rename(gone)
     sync(logs.parent)
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def _agree(shards: Sequence[ParameterShard]) -> bool:
-    return all(shard.progress() == shards[0].progress() for shard in shards)
+def salvage(folder: Path) -> Checkpoint | None:
+    """Write the checkpoint that the run of this memory folder, or of these logs, owes.
+
+    Returns:
+        None if it owes nothing.
+
+    Raises:
+        OSError: the checkpoint cannot be written.
+    """
+    terms = read_terms(folder)
+    if terms is None or not Path(terms.checkpoints).is_dir():
+        return None
+    try:
+        shards = _shards(folder, terms)
+        owed = _counted(folder, terms, shards)
+        num_kept = _num_kept(terms)
+    except (OSError, FencedShardError, ValueError) as error:
+        log.warning("%s: nothing can be made of it: %s", folder, error)
+        return None
+    if owed is None or num_kept is None or num_kept >= sum(r.stop - r.start for r in owed[0]):
+        return None
+    return _write(terms, shards, *owed)
 
 
-def _surplus(shards: Sequence[ParameterShard]) -> list[int]:
-    """Of one replica's pushes, how many of the last each shard has beyond what all of them have."""
+def _num_kept(terms: Terms) -> int | None:
+    """Samples in the newest checkpoint, 0 when all are damaged; None when somebody removed all.
+
+    Raises:
+        CheckpointMismatchError: the folder has become another run's.
+    """
+    try:
+        newest = checkpoint.newest(Path(terms.checkpoints), terms.identity)
+    except CheckpointError:
+        return 0
+    return newest.num_counted if newest else None
+
+
+def _counted(
+    folder: Path, terms: Terms, shards: list[ParameterShard]
+) -> tuple[tuple[Range, ...], float] | None:
+    """The samples that the shards contain, and the seconds of training that they took."""
+    tables = [shard.progress() for shard in shards]
+    if terms.num_replicas == 1 and any(table != tables[0] for table in tables):
+        return None  # a push reached some shards only; the checkpoint is exact, as one replica is
+    reached: dict[Holder, Progress] = {}
+    for table in tables:
+        for holder, progress in table.items():
+            reached[holder] = max(progress, reached.get(holder, progress))
+    leases, elapsed_s = read_leases(folder)
+    return applied_ranges(terms.counted, leases, reached), elapsed_s
+
+
+def _write(
+    terms: Terms, shards: list[ParameterShard], counted: tuple[Range, ...], elapsed_s: float
+) -> Checkpoint:
+    checkpoints = Path(terms.checkpoints)
+    id = checkpoint.next_id(checkpoints)
+    files = []
+    for index, shard in enumerate(shards):
+        values, slots, version = shard.copy()
+        partial = checkpoint.partial_folder(checkpoints, id)
+        digests = checkpoint.write_shard(partial, index, {"values": values, **slots})
+        files.append(ShardFile(version, digests))
+    return checkpoint.commit(
+        checkpoints,
+        id,
+        identity=terms.identity,
+        shards=files,
+        counted=counted,
+        num_steps=num_minibatches(counted, terms.minibatch_size),
+        elapsed_s=elapsed_s,
+        final=False,
+        keep=terms.keep_checkpoints,
+    )
+
+
+def _shards(folder: Path, terms: Terms) -> list[ParameterShard]:
+    """All shards, from memory or from their logs."""
+    indices = range(len(terms.slices))
+    if not log_folder(folder, 0).exists():
+        return [_take_over(folder, terms, index) for index in indices]
+    source = checkpoint.newest(Path(terms.checkpoints), terms.identity)
+    if source is None:
+        raise ValueError(f"{folder}: there is no checkpoint that it could continue")
+    shards = [_from_log(source, folder, terms, index) for index in indices]
+    if terms.num_replicas > 1:
+        return shards
+    return [
+        _from_log(source, folder, terms, index, shard.version - surplus) if surplus else shard
+        for index, (shard, surplus) in enumerate(zip(shards, _surplus(shards), strict=True))
+    ]
+
+
+def _from_log(
+    source: Checkpoint, logs: Path, terms: Terms, index: int, last: int | None = None
+) -> ParameterShard:
+    """The shard as the newest checkpoint and its log have it, up to version `last`."""
+    rule, part = make_rule(terms.rule), terms.slices[index]
+    state = ShardState.in_memory(part.stop - part.start, len(rule.slots), terms.dtype)
+    shard = ParameterShard(state, rule, epoch=1)
+    restore(state, shard, rule, index, source, log_folder(logs, index), last)
+    return shard
+
+
+def _surplus(shards: list[ParameterShard]) -> list[int]:
+    """Of one replica's pushes, how many each shard has beyond those that all of them have."""
     tables = [shard.sequences() for shard in shards]
-    newest = max(holder for table in tables for holder in table)
-    least = min(table.get(newest, 0) for table in tables)
-    return [table.get(newest, 0) - least for table in tables]
+    newest = max((holder for table in tables for holder in table), default=None)
+    if newest is None:
+        return [0] * len(shards)
+    reached = [table.get(newest, 0) for table in tables]
+    return [sequence - min(reached) for sequence in reached]
 
 
-def _wait_until_still(state: ShardState) -> None:
-    """An orphan that was in the middle of a push may go on to its end, but begin no other."""
-    time.sleep(_STILL_S / 10)
-    before, since = -1, time.monotonic()
-    while state["intent_active"] and time.monotonic() - since < _STILL_S:
-        if (block := int(state["intent_next_block"])) != before:
-            before, since = block, time.monotonic()
-        time.sleep(_STILL_S / 50)
+def _take_over(folder: Path, terms: Terms, index: int) -> ParameterShard:
+    """The shard as its dead owner left it, with the push finished that was interrupted."""
+    rule, part, dtype = make_rule(terms.rule), terms.slices[index], terms.dtype
+    count = part.stop - part.start
+    num_bytes = ShardState.num_bytes(count, len(rule.slots), dtype)
+    path = folder / f"shard-{index:02d}.state"
+    state = ShardState(memory.open_existing(path, num_bytes), count, len(rule.slots), dtype)
+    if not state["ready"]:
+        raise ValueError(f"{path} was never served")
+    Ownership(folder, index, _LAST_EPOCH, _ORPHANS_S).release()
+    shard = ParameterShard(state, rule, _LAST_EPOCH)
+    shard.finish_interrupted(lambda at: gradient_at(at, count, dtype))
+    return shard
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other run that starts just now is at work on the same folder."""
+    try:
+        file = (folder / TERMS).open("rb")
+    except OSError:  # another run has just removed it, or it has no terms
+        yield
+        return
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,6 +1,6 @@
 """The places of a run, one for each replica and shard, and who sits there now."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -13,11 +13,12 @@ class Seat:
     heard: float = 0.0  # clock when the peer last said something
     absent_since: float | None = None  # clock; None while somebody sits there
     restarts: int = 0
-    fruitless: int = 0  # lives in a row that ended before they did anything
+    pids: set[int] = field(default_factory=set)  # all that ever sat here
 
     def take(self, peer: int, pid: int, worker: str, now: float) -> None:
         """A process connected and sits down."""
         self.peer, self.pid, self.worker, self.heard = peer, pid, worker, now
+        self.pids.add(pid)
 
 
 @dataclass

@@ -17,6 +17,7 @@ from engine.endpoint import Place, ShardEndpoint
 from engine.frames import Message
 from engine.log_file import read_files
 from engine.log_recovery import restore
+from engine.ownership import Ownership
 from engine.push_log import LogFailedError, PushLog
 from engine.record import Recorder
 from engine.rules import UpdateRule, make_rule
@@ -29,11 +30,19 @@ from engine.state import ShardState
 log = logging.getLogger(__name__)
 
 
-def serve_shard(run: RunSpec, index: int, rule: RuleConfig, bound: int | None, worker: str) -> None:
+def serve_shard(
+    run: RunSpec,
+    index: int,
+    rule: RuleConfig,
+    bound: int | None,
+    worker: str,
+    max_norm: float | None = None,
+) -> None:
     """Serve one parameter shard until the coordinator stops or disappears.
 
     Args:
         bound: refuse pushes staler than so many updates; None: none.
+        max_norm: refuse pushes whose slice has a larger norm; None: none.
         worker: address of the Dask worker that this runs on, for the coordinator's records.
     """
     link = CoordinatorLink(
@@ -41,12 +50,17 @@ def serve_shard(run: RunSpec, index: int, rule: RuleConfig, bound: int | None, w
     )
     endpoint: ShardEndpoint | None = None
     pushes: PushLog | None = None
+    ownership: Ownership | None = None
     try:
         assign = link.receive()
         if assign["op"] != "assign":  # the run ended while we were starting
             return
-        pushes = _open_log(run, index, link, int(assign["epoch"]))
-        shard, vectors, place, restored_from = _take_over(run, index, rule, bound, assign, pushes)
+        epoch = int(assign["epoch"])
+        ownership = Ownership(run.memory, index, epoch)
+        pushes = _open_log(run, index, link, epoch)
+        shard, vectors, place, restored_from = _take_over(
+            run, index, rule, bound, max_norm, assign, pushes
+        )
         endpoint = ShardEndpoint(
             index, shard, place, run.host, run.token, run.memory, vectors, pushes
         )
@@ -63,8 +77,12 @@ def serve_shard(run: RunSpec, index: int, rule: RuleConfig, bound: int | None, w
         link.close()
         if endpoint:
             endpoint.close()
+            with endpoint.lock:
+                endpoint.shard.retire()
         if pushes:
             pushes.close()
+        if ownership:
+            ownership.release()
 
 
 def _open_log(run: RunSpec, index: int, link: CoordinatorLink, epoch: int) -> PushLog | None:
@@ -90,6 +108,7 @@ def _take_over(
     index: int,
     rule_config: RuleConfig,
     bound: int | None,
+    max_norm: float | None,
     assign: Message,
     pushes: PushLog | None,
 ) -> tuple[ParameterShard, ShardVectors, Place, str]:
@@ -106,7 +125,7 @@ def _take_over(
     restored_from = "memory"
     if not state["ready"]:
         restored_from = _restore(run, index, state, rule, epoch, source)
-    shard = ParameterShard(state, rule, epoch, bound, record, pushes)
+    shard = ParameterShard(state, rule, epoch, bound, record, log=pushes, max_norm=max_norm)
     if shard.finish_interrupted(lambda at: gradient_at(at, place.count, run.dtype)):
         restored_from = "memory, after finishing an interrupted push"
     if pushes:
@@ -158,6 +177,9 @@ def _obey(
             link.send("held", id=command["id"], sequences=[(*h, s) for h, s in handled.items()])
         case "committed" if endpoint.log:
             endpoint.log.forget(int(command["version"]))
+        case "release":
+            with endpoint.lock:
+                endpoint.gate.open()
         case "cut":  # in a thread of its own: fences must be obeyed meanwhile
             arguments = (run, index, endpoint, link, command)
             threading.Thread(target=_snapshot, args=arguments, daemon=True).start()

@@ -63,6 +63,7 @@ class Training:
         self._finished = False
         self._kept = run.checkpoints.parent / FOLDER
         self._stop = threading.Event()
+        self._endings: queue.SimpleQueue[tuple[str, int, int, int]] = queue.SimpleQueue()
         self._measurer = ThreadPoolExecutor(1, "validate")
         self._measurement: tuple[Future[dict[str, float]], Commit] | None = None
         ledger = Ledger(
@@ -95,6 +96,8 @@ class Training:
         self._journals = [
             Journal(
                 folder,
+                run,
+                config,
                 start,
                 cluster.num_replicas,
                 lambda: self._events.elapsed_s,
@@ -121,6 +124,8 @@ class Training:
         stopping = False
         while not self._finished:
             self._handle_events()
+            while not self._endings.empty():
+                self._carry_out(self._coordinator.ended(*self._endings.get()))
             self._collect_measurement()
             if self._stop.is_set() and not stopping:
                 stopping = True
@@ -133,6 +138,13 @@ class Training:
     def stop(self) -> None:
         """Have `drive` return after one more checkpoint. May be called from any thread."""
         self._stop.set()
+
+    def ended(self, role: str, index: int, pid: int, code: int) -> None:
+        """The process of a role's worker ended with this exit code. For any thread."""
+        cluster = self._cluster
+        num_seats = {"replica": cluster.num_replicas, "shard": cluster.num_shards}
+        if index < num_seats.get(role, 0):
+            self._endings.put((role, index, pid, code))
 
     def close(self) -> None:
         """Hang up on everybody: roles that still run end by themselves."""

@@ -34,6 +34,12 @@ class Roster:
             k for k, seat in enumerate(self.replicas) if seat.peer is not None and seat.welcomed
         ]
 
+    def peer(self, replica: int) -> int:
+        """The connection of a replica that works."""
+        peer = self.replicas[replica].peer
+        assert peer is not None
+        return peer
+
     def place_of(self, peer: int) -> tuple[str, int] | None:
         """(role, index) of a peer; None once it has been dropped."""
         return self._places.get(peer)

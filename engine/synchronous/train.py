@@ -14,6 +14,7 @@ from engine.interruptible import interruptible
 from engine.problem import ProblemFactory
 from engine.result import TrainingResult
 from engine.roles import await_end, raise_errors, start_role
+from engine.salvage import salvage_all
 from engine.start import full_identity, resume_or_begin
 from engine.synchronous.driver import SynchronousDriver
 from engine.synchronous.rank import run_rank
@@ -43,6 +44,7 @@ def train_synchronous(
     )
     if start.final:
         return TrainingResult.of(start, already_complete=True)
+    salvage_all()
     server = CoordinatorServer(cluster.host)
     spec = SynchronousSpec(
         driver=server.address,

@@ -43,6 +43,8 @@ class TrainingHistory:
     samples_of: Counter[int] = field(default_factory=Counter)
     waiting_s: dict[int, float] = field(default_factory=lambda: defaultdict(float))
     staleness: dict[int, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    staleness_at: dict[int, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    clipped: Counter[int] = field(default_factory=Counter)  # replica -> gradients
     refused: Counter[int] = field(default_factory=Counter)
     incidents: list[Incident] = field(default_factory=list)
     batch: BatchOptimisation = field(default_factory=BatchOptimisation)
@@ -78,6 +80,9 @@ def history_of(rows: Iterable[Event]) -> TrainingHistory:
                 _resume(history, row)
             case "progress":
                 _progress(history, row)
+                _staleness(history, row)
+            case "pushes":
+                _staleness(history, row)
             case "iteration":
                 _iteration(history, row)
             case "evaluation":
@@ -118,8 +123,15 @@ def _progress(history: TrainingHistory, row: Event) -> None:
     history.throughput[replica].append(Point(time_s, samples, row["images_per_s"]))
     history.samples_of[replica] = row["replica_samples"]
     history.waiting_s[replica] += row["waiting_s"]
-    for staleness, count in row["staleness"].items():
-        history.staleness[replica][int(staleness)] += count
+    history.clipped[replica] += row.get("clipped", 0)  # replicas of Downpour tell
+
+
+def _staleness(history: TrainingHistory, row: Event) -> None:
+    """A row tells it by shard, of the pushes of one replica."""
+    for shard, counts in row["staleness"].items():
+        for staleness, pushes in counts.items():
+            history.staleness[int(row["replica"])][int(staleness)] += pushes
+            history.staleness_at[int(shard)][int(staleness)] += pushes
 
 
 def _iteration(history: TrainingHistory, row: Event) -> None:

@@ -10,13 +10,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine import checkpoint, memory
+from engine import checkpoint, memory, salvage
 from engine.dask_train import train_downpour
-from engine.salvage import Owed
-from engine.start import full_identity
+from engine.journal import read_terms
 from tasks.cluster import open_cluster
 from tests.engine import doomed
-from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES, classifier
+from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES
 from tests.engine.rows import Listener, in_file
 from tests.engine.shards import Contents
 from tests.engine.threaded import latest
@@ -60,14 +59,11 @@ def pids(rows) -> set[int]:
 
 def compare(left: Path, folder: Path) -> None:
     """Each shard as its memory has it, and as the newest checkpoint and its log have it."""
-    problem = classifier()
-    num_shards = doomed.CLUSTER.num_shards
-    slices = problem.layout.slices(num_shards)
-    identity = full_identity(doomed.IDENTITY, problem, num_shards, CONFIG.name)
-    owed = Owed(folder / "checkpoints", identity, CONFIG, slices, problem.layout.dtype)
-    source = checkpoint.newest(folder / "checkpoints", identity)
-    for index in range(num_shards):
-        ours = owed._from_memory(left, index)
-        again = owed._from_log(source, folder / "log", index, last=ours.version)
+    terms = read_terms(folder / "log")
+    assert terms is not None
+    source = checkpoint.newest(folder / "checkpoints", terms.identity)
+    for index in range(doomed.CLUSTER.num_shards):
+        ours = salvage._take_over(left, terms, index)
+        again = salvage._from_log(source, folder / "log", terms, index, last=ours.version)
         assert Contents.of(again) == Contents.of(ours)
-        assert again.version > source.shards[index].version  # or it would prove little
+        assert again.version > source.shards[index].version == 0
