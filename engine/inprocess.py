@@ -233,6 +233,8 @@ def train_in_process(
 ) -> InProcessResult:
     """Downpour SGD with every role in this thread; the same seed gives the same result.
 
+    What it has dies with this process, whatever `config.durability` says.
+
     Args:
         seed: decides which replica carries out its next instruction.
 

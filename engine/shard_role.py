@@ -69,9 +69,11 @@ def serve_shard(
         link.send("serving", host=host, port=port, version=version, restored_from=restored_from)
         while (command := link.receive())["op"] != "stop":
             _obey(run, index, endpoint, vectors, link, command)
-    except ConnectionError as error:
+    except OSError as error:
         if pushes and pushes.error:  # it has hung up, so that we come here
             raise pushes.error from None
+        if not isinstance(error, ConnectionError):
+            raise
         log.warning("shard %d: the coordinator is gone: %s", index, error)
     finally:
         link.close()
