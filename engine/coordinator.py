@@ -27,7 +27,7 @@ from engine.instructions import (
 from engine.ledger import Holder, Ledger, Progress
 from engine.losses import Losses, in_words
 from engine.schedule import scale_at
-from engine.seats import ReplicaSeat, Seat, ShardSeat
+from engine.seats import ReplicaSeat, Seat, Seats, ShardSeat
 from engine.snapshots import Snapshots
 from engine.warm_start import WarmStart
 
@@ -45,13 +45,16 @@ class Coordinator:
         checkpoint: str,
         num_steps: int,
         warm_start: WarmStart,
+        seats: Seats | None = None,
     ) -> None:
-        """Start with nobody connected.
+        """Start with the shards that are seated.
 
         Args:
             checkpoint: what shards restore when their memory is new.
             num_steps: mini-batches done before, in the run that is resumed.
+            seats: of the run's phase before; None: nobody is connected yet.
         """
+        seats = seats or Seats(cluster.num_replicas, cluster.num_shards)
         self._ledger = ledger
         self._snapshots = snapshots
         self._config = config
@@ -59,9 +62,8 @@ class Coordinator:
         self._checkpoint = checkpoint
         self._num_steps = num_steps
         self._warm_start = warm_start
-        self._replicas = [ReplicaSeat() for _ in range(cluster.num_replicas)]
-        self._shards = [ShardSeat() for _ in range(cluster.num_shards)]
-        self._roles: dict[int, tuple[str, int]] = {}  # peer -> role and index
+        self._replicas, self._shards = seats.replicas, seats.shards
+        self._roles = seats.shard_peers  # and the replicas' that come
         self._settling: dict[Holder, dict[int, Progress | None]] = {}
         self._losses = Losses(cluster.max_restarts)
         self._pioneer: int | None = None  # the replica that works alone in the warm start
@@ -135,7 +137,9 @@ class Coordinator:
         if not final:
             return []
         self._finished = True
-        return [*(Send(peer, {"op": "stop"}) for peer in self._roles), Finish()]
+        # Shards may serve another phase.
+        replicas = [seat.peer for seat in self._replicas if seat.peer is not None]
+        return [*(Send(peer, {"op": "stop"}) for peer in replicas), Finish()]
 
     def _greet(self, peer: int, hello: Message, now: float) -> list[Instruction]:
         role, index = str(hello["role"]), int(hello["index"])

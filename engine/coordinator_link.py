@@ -21,15 +21,15 @@ class CoordinatorLink:
         index: int,
         worker: str,
         heartbeat_interval_s: float,
-        former: Mapping[str, Any] = MappingProxyType({}),
+        more: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        """Connect and say hello; `former` is what there is to tell of this process's last life."""
+        """Connect and say hello; `more` is what it tells beside who this is."""
         self._sock = connect(address, CONNECT_TIMEOUT_S)
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._interval_s = heartbeat_interval_s
         identity = {"role": role, "index": index, "pid": os.getpid(), "worker": worker}
-        self.send("hello", token=token, **identity, **former)
+        self.send("hello", token=token, **identity, **more)
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
     def send(self, op: str, **fields: Any) -> None:

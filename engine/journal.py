@@ -103,6 +103,12 @@ class Journal:
         self._file.close()
 
 
+def discard(folder: Path) -> None:
+    """Forget the journal of a phase that is over: what comes next has one of its own, or none."""
+    (folder / TERMS).unlink(missing_ok=True)
+    (folder / _LEASES).unlink(missing_ok=True)
+
+
 def read_terms(folder: Path) -> Terms | None:
     """The terms in a memory folder; None if it has none that are whole."""
     try:

@@ -70,7 +70,13 @@ class _ReplicaSession:
         self._index = index
         self._config = config
         self._link = CoordinatorLink(
-            run.coordinator, run.token, "replica", index, worker, run.heartbeat_interval_s, former
+            run.coordinator,
+            run.token,
+            "replica",
+            index,
+            worker,
+            run.heartbeat_interval_s,
+            {"phase": run.phase, **former},
         )
         self.incarnation = 0  # until welcomed
         self._leases: queue.Queue[LeaseReply | None] = queue.Queue()

@@ -33,17 +33,6 @@ def endings_heard(client: distributed.Client, hear: Callable[[Ending], None]) ->
         client.unsubscribe_topic(ENDINGS)  # type: ignore[no-untyped-call]
 
 
-def start_role(
-    client: distributed.Client,
-    resource: str,
-    key: str,
-    task: Callable[..., None],
-    *arguments: object,
-) -> "distributed.Future[None]":
-    """One long-running task a role. Dask runs it again when its worker has died and come back."""
-    return client.submit(task, *arguments, key=key, resources={resource: 1}, pure=False)
-
-
 def await_end(roles: Sequence["distributed.Future[None]"]) -> None:
     """Give the roles, which have been told to stop, time to return by themselves."""
     for role in roles:

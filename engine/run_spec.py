@@ -19,6 +19,7 @@ class RunSpec:
     dtype: torch.dtype
     slices: tuple[slice, ...]  # of the parameter vector, one a shard
     heartbeat_interval_s: float
+    phase: int = 0  # that the replicas work in; shards serve every phase
     record: Path | None = None  # where to write down what `engine.replay` needs
     log: Path | None = None  # folder of the shards' logs of pushes; None: durability=process
     log_bytes: int = 0  # of each shard

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from engine import checkpoint, memory
@@ -55,6 +56,7 @@ def serve_shard(
         assign = link.receive()
         if assign["op"] != "assign":  # the run ended while we were starting
             return
+        run = _in_phase(run, Path(assign["checkpoint"]).parent)
         epoch = int(assign["epoch"])
         ownership = Ownership(run.memory, index, epoch)
         pushes = _open_log(run, index, link, epoch)
@@ -68,7 +70,10 @@ def serve_shard(
         version = shard.version
         link.send("serving", host=host, port=port, version=version, restored_from=restored_from)
         while (command := link.receive())["op"] != "stop":
-            _obey(run, index, endpoint, vectors, link, command)
+            if command["op"] == "phase":
+                run = _in_phase(run, Path(command["checkpoints"]))
+            else:
+                _obey(run, index, endpoint, vectors, link, command)
     except OSError as error:
         if pushes and pushes.error:  # it has hung up, so that we come here
             raise pushes.error from None
@@ -103,6 +108,11 @@ def _open_log(run: RunSpec, index: int, link: CoordinatorLink, epoch: int) -> Pu
         on_failure=link.close,
         on_long=ask_for_checkpoint,
     )
+
+
+def _in_phase(run: RunSpec, checkpoints: Path) -> RunSpec:
+    """`run` in the phase whose checkpoints lie in that folder: every phase has its own."""
+    return replace(run, checkpoints=checkpoints)
 
 
 def _take_over(
@@ -185,7 +195,7 @@ def _obey(
         case "cut":  # in a thread of its own: fences must be obeyed meanwhile
             arguments = (run, index, endpoint, link, command)
             threading.Thread(target=_snapshot, args=arguments, daemon=True).start()
-        case "commands" | "keep" | "restore":
+        case "commands" | "keep" | "restore" | "forget":
             with endpoint.lock:
                 reply = vectors.answer(command)
             link.send(**reply)

@@ -30,6 +30,7 @@ from engine.ledger import Ledger
 from engine.problem import Problem
 from engine.processes import end_process
 from engine.run_spec import RunSpec, segment_name
+from engine.seats import Seats
 from engine.snapshots import Snapshots
 from engine.warm_start import FOLDER, WarmStart
 
@@ -51,6 +52,7 @@ class Training:
         identity: Mapping[str, str],
         start: Checkpoint,
         events: EventLog,
+        seats: Seats | None = None,
     ) -> None:
         self._server = server
         self._run = run
@@ -92,6 +94,7 @@ class Training:
             warm_start=WarmStart(
                 config.warm_start, elapsed_s=start.elapsed_s, over=self._kept.exists()
             ),
+            seats=seats,
         )
         self._journals = [
             Journal(
@@ -147,20 +150,13 @@ class Training:
             self._endings.put((role, index, pid, code))
 
     def close(self) -> None:
-        """Hang up on everybody: roles that still run end by themselves."""
-        self._server.close()
+        """Write nothing any more."""
         for journal in self._journals:
             journal.close()
         self._measurer.shutdown(wait=False, cancel_futures=True)
 
     def _handle_events(self) -> None:
-        """All waiting events, or the first one to come within a tick."""
-        deadline = time.monotonic() + _TICK_S
-        while (wait_s := deadline - time.monotonic()) > 0:
-            try:
-                event = self._server.events.get(timeout=wait_s)
-            except queue.Empty:
-                return
+        for event in self._server.coming(_TICK_S):
             if isinstance(event, Heard):
                 now = time.monotonic()
                 self._carry_out(self._coordinator.hear(event.peer, event.message, now))

@@ -23,6 +23,7 @@ from engine.sandblaster.portions import Portion
 from engine.sandblaster.requests import Request, Requests
 from engine.sandblaster.roster import Roster
 from engine.sandblaster.validation import Validation
+from engine.seats import Seats
 
 
 class Coordinator:
@@ -36,17 +37,19 @@ class Coordinator:
         *,
         checkpoint: str,
         epoch: int,
+        seats: Seats | None = None,
     ) -> None:
-        """Start with nobody connected.
+        """Start with the shards that are seated.
 
         Args:
             portions: of the whole data.
             checkpoint: what shards restore when their memory is new.
             epoch: of this coordinator, above that of any that drove these shards before.
+            seats: of the run's phase before; None: nobody is connected yet.
         """
         self._cluster = cluster
         self._checkpoint = checkpoint
-        self._roster = Roster(cluster)
+        self._roster = Roster(cluster, seats)
         self._requests = Requests(cluster.num_shards, epoch)
         self._request: Request | None = None  # that the operation waits for
         self._commands: Sequence[Command] = ()
@@ -88,9 +91,10 @@ class Coordinator:
         return self._validation.begin(point)
 
     def stop(self) -> list[Instruction]:
-        """Tell everybody that the run is over."""
+        """Tell the replicas that this phase is over; the shards may serve another one."""
         self._stopped = True
-        return [Send(peer, {"op": "stop"}) for peer in self._roster.peers]
+        replicas = [seat.peer for seat in self._roster.replicas if seat.peer is not None]
+        return [Send(peer, {"op": "stop"}) for peer in replicas]
 
     # Events
 

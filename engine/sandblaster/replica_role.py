@@ -43,7 +43,13 @@ def run_replica(
     while True:
         try:
             link = CoordinatorLink(
-                run.coordinator, run.token, "replica", index, worker, run.heartbeat_interval_s
+                run.coordinator,
+                run.token,
+                "replica",
+                index,
+                worker,
+                run.heartbeat_interval_s,
+                {"phase": run.phase},
             )
         except OSError as error:
             log.warning("replica %d: the coordinator is gone: %s", index, error)

@@ -48,11 +48,13 @@ def training_figures(history: TrainingHistory) -> dict[str, Any]:
         }
     if history.batch.num_evaluations:
         figures["batch"] = _batch_figures(history)
+    portions = history.batch.portions_of
     figures["replica"] = {
         str(replica): {
             "num_samples": history.samples_of[replica],
             "images_per_s": round(fmean(point.value for point in points), 1),
             "waiting_s": round(history.waiting_s[replica], 2),
+            **({"portions": portions[replica]} if portions else {}),
             "refused_pushes": history.refused[replica],
         }
         for replica, points in sorted(history.throughput.items())

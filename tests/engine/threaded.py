@@ -117,6 +117,7 @@ class ThreadedRun:
 
     def close(self) -> None:
         self.training.close()
+        self.server.close()
         self.events.close()
         if self._shared:
             shutil.rmtree(self.spec.memory)
