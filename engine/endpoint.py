@@ -27,6 +27,7 @@ from engine.frames import (
 )
 from engine.gate import Gate
 from engine.ledger import Progress
+from engine.push_log import LogFailedError, PushLog
 from engine.segment import Segment
 from engine.shard import FencedShardError, ParameterShard, Push, PushRefusedError
 from engine.state import Location
@@ -68,6 +69,7 @@ class ShardEndpoint:
         token: str,
         folder: Path,
         vectors: NamedVectors | None = None,
+        log: PushLog | None = None,
     ) -> None:
         """Start serving at once.
 
@@ -76,11 +78,13 @@ class ShardEndpoint:
             token: the run's secret; a connection that does not show it is closed.
             folder: for the memory files of connections that share none with us.
             vectors: those that Sandblaster's replicas fetch and stage; None: there are none.
+            log: on disk, to be waited for before a push is acknowledged; None: memory suffices.
         """
         self.index = index
         self.shard = shard
         self.lock = threading.Lock()
-        self.gate = Gate(self.lock, shard.sequences())
+        self.log = log
+        self.gate = Gate(self.lock, shard.sequences(), log.has_room if log else None)
         self._vectors = vectors
         self._place = place
         self._token = token
@@ -134,7 +138,7 @@ class ShardEndpoint:
                     session.close()
         except (ConnectionError, OSError) as error:
             log.debug("replica connection ended: %s", error)
-        except FencedShardError as error:
+        except (FencedShardError, LogFailedError) as error:
             log.warning("%s", error)
         finally:
             self._connections.discard(sock)
@@ -237,7 +241,15 @@ class _Session:
             self.endpoint.gate.handled(push[:2], push.sequence)
             if fetches:
                 reply["fetched_version"] = self.copy_values(message)
-        send(self.sock, reply, self.outgoing() if fetches else b"")
+            end = self.endpoint.log.written if self.endpoint.log else 0
+        if not self.endpoint.log or reply["op"] == "refused":
+            send(self.sock, reply, self.outgoing() if fetches else b"")
+            return
+        if fetches:  # compute goes on with them while the disk is busy
+            send(self.sock, {**reply, "durable": False}, self.outgoing())
+            reply = {"op": "durable"}
+        self.endpoint.log.wait(end)
+        send(self.sock, reply)
 
     def _applied(self, push: Push, grad: Tensor, location: Location) -> Message:
         try:

@@ -102,4 +102,10 @@ def _texts(row: Event) -> tuple[str, str] | None:
                 f"Shard {row['shard']} could not write its part of a checkpoint: {row['reason']}.",
                 "The training went on; the earlier checkpoint is intact.",
             )
+        case "checkpoint_interval":
+            return (
+                f"A checkpoint took {row['cost_s']:g} s.",
+                f"The next ones are {row['interval_s']:g} s apart, so that they cost no more than "
+                "their share of the training.",
+            )
     return None

@@ -124,7 +124,10 @@ def wait_for_successor(run: ProcessRun, victim, role: str, index: int) -> None:
 
 @pytest.mark.parametrize("point", ["hold", "cut", "snapshot"])
 def test_a_shard_killed_during_a_snapshot(tmp_path, point):
-    config, heard = dataclasses.replace(CONFIG, checkpoint_every_s=0.1), Listener()
+    config, heard = (
+        dataclasses.replace(CONFIG, checkpoint_every_s=0.1, max_checkpoint_share=1.0),
+        Listener(),
+    )
     with process_run(tmp_path, config, heard) as run:
         run.stops = {("shard", 1): [Stop(point, 2)]}
         run.start_all()
