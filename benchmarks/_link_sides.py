@@ -176,15 +176,23 @@ class RawSocket(_Process):
         while received < NUM_BYTES:
             received += self._sock.recv_into(self._target[received:])
 
+    def push(self) -> None:
+        self._sock.sendall(b"g")
+        self._sock.sendall(self._target)
+        self._sock.recv(1)
+
 
 def _serve_socket(pipe: Connection, host: str) -> None:
     listener = socket.create_server((host, 0))
     pipe.send(listener.getsockname())
     sock, _ = listener.accept()
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    source = as_bytes(torch.ones(SIZE))
+    source, target = as_bytes(torch.ones(SIZE)), as_bytes(torch.empty(SIZE))
     while request := sock.recv(1):
-        sock.sendall(b"p" if request == b"p" else source)
+        received = 0 if request == b"g" else NUM_BYTES
+        while received < NUM_BYTES:
+            received += sock.recv_into(target[received:])
+        sock.sendall(source if request == b"f" else b"p")
 
 
 def _wait_for_end(pipe: Connection) -> None:

@@ -44,12 +44,14 @@ def main() -> None:
             with Ours(folder, place) as ours:
                 pings = alternate(NUM_PINGS, ours.ping, raw.ping)
                 fetches = alternate(NUM_ROUNDS, ours.fetch, raw.fetch)
+                pushes = alternate(NUM_ROUNDS, ours.push, raw.push)
             raw.close()
         state(
             "link_hosts",
             [
                 faster("round_trip", pings, "raw socket", 0.1),
                 speed("fetch", fetches, "raw socket", 0.7),
+                speed("push", pushes, "raw socket", 0.7),
             ],
         )
     finally:
