@@ -4,6 +4,7 @@ import os
 import threading
 from typing import Any
 
+from engine.config import TlsConfig
 from engine.frames import Message, connect, receive, send, shut
 from engine.link import CONNECT_TIMEOUT_S
 
@@ -19,8 +20,9 @@ class CoordinatorLink:
         index: int,
         worker: str,
         heartbeat_interval_s: float,
+        tls: TlsConfig | None = None,
     ) -> None:
-        self._sock = connect(address, CONNECT_TIMEOUT_S)
+        self._sock = connect(address, CONNECT_TIMEOUT_S, tls)
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._interval_s = heartbeat_interval_s

@@ -81,7 +81,7 @@ def train_sandblaster(
     if facts.start.final:
         return TrainingResult.of(facts.start, already_complete=True)
     record = read_record(folder / "records", facts.identity)
-    server = CoordinatorServer(cluster.host)
+    server = CoordinatorServer(cluster.host, cluster.tls)
     run = RunSpec(
         coordinator=server.address,
         token=server.token,
@@ -92,6 +92,7 @@ def train_sandblaster(
         dtype=facts.dtype,
         slices=facts.slices,
         heartbeat_interval_s=cluster.heartbeat_interval_s,
+        tls=cluster.tls,
     )
     events = EventLog(folder / "events.jsonl", listen, record.elapsed_s if record else 0.0)
     try:

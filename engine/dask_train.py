@@ -60,7 +60,7 @@ def train_downpour(
     )
     if start.final:
         return TrainingResult.of(start, already_complete=True)
-    server = CoordinatorServer(cluster.host)
+    server = CoordinatorServer(cluster.host, cluster.tls)
     run = RunSpec(
         coordinator=server.address,
         token=server.token,
@@ -71,6 +71,7 @@ def train_downpour(
         dtype=problem.layout.dtype,
         slices=slices,
         heartbeat_interval_s=cluster.heartbeat_interval_s,
+        tls=cluster.tls,
         record=folder / "record" / start.folder.name if config.record else None,
     )
     events = EventLog(folder / "events.jsonl", listen, start.elapsed_s)

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from engine import memory
+from engine.config import TlsConfig
 from engine.frames import (
+    DamagedFrameError,
     Message,
     ProtocolError,
     accepted,
@@ -29,6 +31,7 @@ from engine.outgoing import Outgoing
 from engine.segment import Segment
 from engine.shard import FencedShardError, ParameterShard, Push, PushRefusedError
 from engine.state import Location
+from engine.tls import TlsSocket, server_context
 
 log = logging.getLogger(__name__)
 #: A session that hangs in something else than its socket is not waited for.
@@ -69,6 +72,7 @@ class ShardEndpoint:
         token: str,
         folder: Path,
         vectors: NamedVectors | None = None,
+        tls: TlsConfig | None = None,
     ) -> None:
         """Start serving at once.
 
@@ -77,6 +81,7 @@ class ShardEndpoint:
             token: the run's secret; a connection that does not show it is closed.
             folder: for the memory files of connections that share none with us.
             vectors: those that Sandblaster's replicas fetch and stage; None: there are none.
+            tls: whom to trust; None: whoever shows the token, on loopback only.
         """
         self.index = index
         self.shard = shard
@@ -86,6 +91,7 @@ class ShardEndpoint:
         self._place = place
         self._token = token
         self._folder = folder
+        self._context = server_context(tls) if tls else None
         self._listener = listen(host)
         self._connections: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
@@ -150,7 +156,7 @@ class ShardEndpoint:
             thread.join(_CLOSE_S)
 
     def _accept(self) -> None:
-        for sock in accepted(self._listener):
+        for sock in accepted(self._listener, self._context):
             self._connections.add(sock)
             thread = threading.Thread(target=self._serve, args=(sock,), daemon=True)
             self._threads = [*(t for t in self._threads if t.is_alive()), thread]
@@ -163,6 +169,9 @@ class ShardEndpoint:
                 try:
                     while True:
                         session.answer(receive(sock, session.inbox))
+                except DamagedFrameError as error:
+                    log.warning("shard=%d replica=%d: %s", self.index, session.replica, error)
+                    raise
                 finally:
                     session.close()
         except (ConnectionError, OSError) as error:
@@ -312,7 +321,8 @@ class _SocketSession(_Session):
         self._outgoing = Outgoing(place.count, place.dtype)
 
     def take_values(self, message: Message) -> int:
-        if "vector" in message:  # nobody tells when one of these changes
+        # Nobody tells when a named vector changes, and TLS takes no piece without waiting.
+        if "vector" in message or isinstance(self.sock, TlsSocket):
             return self.endpoint.copy(message, self._outgoing.copied())
         return self.endpoint.lend(self._outgoing)
 

@@ -57,7 +57,7 @@ class _ReplicaSession:
         self._index = index
         self._config = config
         self._link = CoordinatorLink(
-            run.coordinator, run.token, "replica", index, worker, run.heartbeat_interval_s
+            run.coordinator, run.token, "replica", index, worker, run.heartbeat_interval_s, run.tls
         )
         self._leases: queue.Queue[LeaseReply | None] = queue.Queue()
         self._directory: Directory | None = None
@@ -72,7 +72,7 @@ class _ReplicaSession:
             self.stopped = True
             return
         identity = (self._index, int(welcome["incarnation"]))
-        self._directory = Directory([ShardAddress(*a) for a in welcome["shards"]])
+        self._directory = Directory([ShardAddress(*a) for a in welcome["shards"]], self._run.tls)
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
         size, dtype = problem.layout.size, problem.layout.dtype
         path = self._run.memory / segment_name(*identity)

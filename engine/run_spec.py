@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from engine.config import TlsConfig
+
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -19,6 +21,7 @@ class RunSpec:
     dtype: torch.dtype
     slices: tuple[slice, ...]  # of the parameter vector, one a shard
     heartbeat_interval_s: float
+    tls: TlsConfig | None = None
     record: Path | None = None  # where to write down what `engine.replay` needs
 
 

@@ -74,7 +74,7 @@ class _Life:
         self._problem = problem
         self._config = config
         self._link = CoordinatorLink(
-            run.coordinator, run.token, "replica", index, worker, run.heartbeat_interval_s
+            run.coordinator, run.token, "replica", index, worker, run.heartbeat_interval_s, run.tls
         )
         self._orders: queue.Queue[WorkOrder | _Validate | None] = queue.Queue()
         self._free: queue.Queue[int | None] = queue.Queue()  # gradient slots
@@ -96,7 +96,7 @@ class _Life:
             self.stopped = True
             return
         incarnation = int(welcome["incarnation"])
-        self._directory = Directory([ShardAddress(*a) for a in welcome["shards"]])
+        self._directory = Directory([ShardAddress(*a) for a in welcome["shards"]], self._run.tls)
         size, dtype = self._run.size, self._run.dtype
         path = self._run.memory / segment_name(self._index, incarnation)
         segment = Segment(path, size, dtype, new=True)

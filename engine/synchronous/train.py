@@ -43,7 +43,7 @@ def train_synchronous(
     )
     if start.final:
         return TrainingResult.of(start, already_complete=True)
-    server = CoordinatorServer(cluster.host)
+    server = CoordinatorServer(cluster.host, cluster.tls)
     spec = SynchronousSpec(
         driver=server.address,
         token=server.token,
@@ -53,6 +53,7 @@ def train_synchronous(
         num_ranks=cluster.num_replicas,
         config=config,
         heartbeat_interval_s=cluster.heartbeat_interval_s,
+        tls=cluster.tls,
     )
     events = EventLog(folder / "events.jsonl", listen, start.elapsed_s)
     driver = SynchronousDriver(server, spec, problem, cluster, identity, start, events)

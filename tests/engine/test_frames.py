@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from engine import frames
 from engine.frames import (
+    BLOCK,
     MAX_MESSAGE,
+    DamagedFrameError,
     PeerGoneError,
     ProtocolError,
     accepted,
@@ -174,6 +176,35 @@ def test_a_peer_that_hangs_up_in_the_middle_is_gone():
         assert caught.type is PeerGoneError
 
 
+def test_any_flipped_bit_of_a_frame_is_noticed():
+    whole = frame(b'{"op":"push","sequence":7}', b"gradient")
+    for bit in range(len(whole) * 8):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        near, far = socket.socketpair()
+        with near:
+            caught = refused((near, far), bytes(damaged), memoryview(bytearray(8)))
+        assert issubclass(caught.type, ProtocolError)
+        assert bit < 32 or (caught.type is DamagedFrameError and "damaged" in str(caught.value))
+
+
+@pytest.mark.parametrize("size", [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5])
+def test_payloads_of_any_number_of_blocks_are_checked(pair, size):
+    near, far = pair
+    payload, into = os.urandom(size), memoryview(bytearray(size))
+    thread = threading.Thread(target=far.sendall, args=(frame(b'{"op":"x"}', payload),))
+    thread.start()
+    assert receive(near, into)["op"] == "x"
+    thread.join()
+    damaged = bytearray(frame(b'{"op":"x"}', payload))
+    damaged[-5] ^= 1  # the payload's last byte
+    thread = threading.Thread(target=far.sendall, args=(damaged,))
+    thread.start()
+    with pytest.raises(DamagedFrameError, match=f"payload of {size} bytes was damaged"):
+        receive(near, into)
+    thread.join()
+
+
 @given(st.binary(max_size=300), st.sampled_from([b"", b"VDF2", head(20, 0)]))
 def test_no_bytes_whatever_lead_to_anything_but_a_connection_error(data, start):
     near, far = socket.socketpair()
@@ -196,6 +227,16 @@ def test_connections_are_made_without_nagles_delay():
     with listen("127.0.0.1") as server, connect(server.getsockname(), 5.0) as sock:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert sock.gettimeout() is None
+
+
+def test_both_ends_notice_within_seconds_that_the_other_ones_host_is_gone():
+    with listen("127.0.0.1") as server, connect(server.getsockname(), 5.0) as near:
+        far = next(accepted(server))
+        for sock in (near, far):
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 10_000
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 5
+        far.close()
 
 
 def test_nobody_listening_is_an_error_at_once():
