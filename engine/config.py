@@ -206,5 +206,5 @@ class ClusterConfig:
         if self.tls is None and self.host not in LOOPBACK:
             raise ValueError(
                 f"host={self.host}: only loopback addresses are served without TLS; "
-                "set tls.ca_file, tls.certificate_file and tls.key_file"
+                "choose cluster=tls and name its three files"
             )

@@ -201,7 +201,8 @@ def accepted(
 ) -> Iterator[socket.socket]:
     """Connections as they come, until the listener is closed; see `_prepare`.
 
-    With a `context` they are of TLS, and `receive_greeting` makes the handshake. A process that is out of file descriptors or memory tries again, as it may have some soon.
+    With a `context` they speak TLS, and `receive_greeting` shakes hands. A process that is out of
+    file descriptors or memory tries again, as it may have some soon.
     """
     while True:
         try:

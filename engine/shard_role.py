@@ -40,7 +40,9 @@ def serve_shard(run: RunSpec, index: int, rule: RuleConfig, bound: int | None, w
         if assign["op"] != "assign":  # the run ended while we were starting
             return
         shard, vectors, place, restored_from = _take_over(run, index, rule, bound, assign)
-        endpoint = ShardEndpoint(index, shard, place, run.host, run.token, run.memory, vectors, run.tls)
+        endpoint = ShardEndpoint(
+            index, shard, place, run.host, run.token, run.memory, vectors, run.tls
+        )
         host, port = endpoint.address
         version = shard.version
         link.send("serving", host=host, port=port, version=version, restored_from=restored_from)

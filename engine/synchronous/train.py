@@ -7,7 +7,7 @@ from pathlib import Path
 import distributed
 
 from engine import memory
-from engine.config import ClusterConfig, SynchronousConfig
+from engine.config import LOOPBACK, ClusterConfig, SynchronousConfig
 from engine.coordinator_server import CoordinatorServer
 from engine.events import EventLog, Listener, ignore
 from engine.interruptible import interruptible
@@ -35,6 +35,11 @@ def train_synchronous(
     arguments, files and errors see `engine.dask_train.train_downpour`; the workers need the
     resources "replica-0" and so on only.
     """
+    if cluster.host not in LOOPBACK:
+        raise ValueError(
+            f"cluster.host={cluster.host}: gloo and nccl have no TLS, so synchronous training "
+            f"stays on loopback ({', '.join(LOOPBACK)})"
+        )
     problem = factory()
     whole = slice(0, problem.layout.size)
     identity = full_identity(identity, problem, 1, config.name)

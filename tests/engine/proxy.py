@@ -76,14 +76,20 @@ class Proxy:
                 near, _ = self._listener.accept()
             except OSError:
                 return
-            far = socket.create_connection(self._upstream)
+            try:
+                far = socket.create_connection(self._upstream)
+            except OSError:  # the server has gone
+                near.close()
+                continue
+            for sock in (near, far):
+                sock.settimeout(0.05)
             self._sockets += [near, far]
             threading.Thread(target=self._pass_on, args=(near, far, False)).start()
             threading.Thread(target=self._pass_on, args=(far, near, True)).start()
 
     def _pass_on(self, source: socket.socket, sink: socket.socket, replies: bool) -> None:
         with suppress(OSError):  # the other direction has ended
-            while data := source.recv(65_536):
+            while data := _received(source):
                 time.sleep(self._delay_s)
                 self._open[replies].wait()
                 if replies and self._lose.is_set():
@@ -92,13 +98,13 @@ class Proxy:
                     break
                 data = self._flipped(data, replies)
                 if (cut := self._until_reset(data, replies)) is not None:
-                    sink.sendall(data[:cut])
+                    _send(sink, data[:cut])
                     for sock in (source, sink):
                         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                     break
                 if not replies:
                     self.passed += data
-                sink.sendall(data)
+                _send(sink, data)
         for sock in (source, sink):
             _end(sock)
 
@@ -112,6 +118,19 @@ class Proxy:
         at = _due(self._reset, data, replies)
         self.resets += at is not None
         return at
+
+
+def _received(sock: socket.socket) -> bytes:
+    """What comes next. Never waits for long: while a thread is in recv(), close() sends no RST."""
+    while True:
+        with suppress(TimeoutError):
+            return sock.recv(65_536)
+
+
+def _send(sock: socket.socket, data: bytes) -> None:
+    while data:
+        with suppress(TimeoutError):
+            data = data[sock.send(data) :]
 
 
 def _due(countdowns: dict[bool, int], data: bytes, replies: bool) -> int | None:

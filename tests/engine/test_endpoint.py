@@ -47,7 +47,9 @@ def test_a_stranger_without_the_token_is_cut_off_without_an_answer(link, sock, t
     assert still_serves(link)
 
 
-@pytest.mark.parametrize("garbage", [b"GET / HTTP/1.0\r\nHost: us\r\n\r\n", b"VDF2" + b"\xff" * 20, b"\0" * 99])
+@pytest.mark.parametrize(
+    "garbage", [b"GET / HTTP/1.0\r\nHost: us\r\n\r\n", b"VDF2" + b"\xff" * 20, b"\0" * 99]
+)
 def test_garbage_is_cut_off(link, sock, garbage):
     sock.sendall(garbage)
     with pytest.raises(ConnectionError):

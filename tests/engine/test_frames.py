@@ -122,7 +122,9 @@ def test_a_frame_that_arrives_byte_by_byte_is_whole(pair):
     assert bytes(into) == b"abc"
 
 
-@pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\nHost: us\r\n\r\n", b"\0" * 24, b"\xff" * 4000])
+@pytest.mark.parametrize(
+    "garbage", [b"GET / HTTP/1.1\r\nHost: us\r\n\r\n", b"\0" * 24, b"\xff" * 4000]
+)
 def test_garbage_is_a_protocol_error_that_shows_its_first_bytes(pair, garbage):
     caught = refused(pair, garbage)
     assert caught.type is ProtocolError

@@ -209,7 +209,7 @@ def test_nothing_secret_is_logged(tmp_path, link, authority, caplog):
 
 
 def test_off_loopback_nothing_starts_without_tls(member):
-    with pytest.raises(ValueError, match=r"host=192.0.2.1: only loopback .* set tls.ca_file"):
+    with pytest.raises(ValueError, match=r"host=192.0.2.1: only loopback .* choose cluster=tls"):
         ClusterConfig(host="192.0.2.1")
     assert ClusterConfig(host="192.0.2.1", tls=member).tls == member
 
