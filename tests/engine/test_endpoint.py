@@ -94,3 +94,14 @@ def test_a_closed_endpoint_hangs_up_and_accepts_nobody(link, sock):
         receive(sock)
     with pytest.raises(OSError, match=r"refused|reset"):
         connect(address, 5.0)
+
+
+def test_a_closed_endpoint_leaves_no_thread_behind(tmp_path):
+    """One that freed a tensor while the interpreter ends would abort the process, now and then."""
+    with serving(tmp_path, size=1 << 22, num_shards=1, same_host=False) as link:
+        link.server.fetch(0)
+        link.push(1)
+        (endpoint,) = link.endpoints
+        assert len(endpoint._threads) == 2
+        endpoint.close()
+        assert not any(thread.is_alive() for thread in endpoint._threads)
