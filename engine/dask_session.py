@@ -47,7 +47,7 @@ class Session:
         """
         self.cluster = cluster
         salvage_all()
-        self.server = CoordinatorServer(cluster.host)
+        self.server = CoordinatorServer(cluster.host, cluster.tls)
         self.memory = memory.create_folder(self.server.token)
         self.seats = Seats(cluster.num_replicas, cluster.num_shards)
         self._client = client
@@ -103,6 +103,7 @@ class Session:
             slices=slices,
             heartbeat_interval_s=self.cluster.heartbeat_interval_s,
             phase=self.server.phase,
+            tls=self.cluster.tls,
             record=record,
         )
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from engine.config import TlsConfig
 from engine.frames import Message, as_bytes, connect, receive, send
 from engine.segment import Segment
 from engine.shard import Applied, Push
@@ -39,7 +40,8 @@ class ShardAddress(NamedTuple):
 class Directory:
     """The shards' newest addresses as the coordinator announces them; safe for threads."""
 
-    def __init__(self, addresses: Sequence[ShardAddress]) -> None:
+    def __init__(self, addresses: Sequence[ShardAddress], tls: TlsConfig | None = None) -> None:
+        self.tls = tls
         self._addresses = list(addresses)
         self._changed = threading.Condition()
         self._stopped = False
@@ -112,7 +114,7 @@ class ShardLink:
 
     def _connect(self) -> None:
         host, port, self._epoch = self._directory.look_up(self._shard)
-        sock = connect((host, port), CONNECT_TIMEOUT_S)
+        sock = connect((host, port), CONNECT_TIMEOUT_S, self._directory.tls)
         try:
             send(sock, self._hello)
             welcome = receive(sock)

@@ -127,7 +127,18 @@ class ParameterShard:
         """Copy the slice into `out`, shape (num_values,), and return its version."""
         self._check_owner()
         copy_(out, self._state.values)
+        self._check_owner()  # or a successor may have changed it meanwhile
         return self.version
+
+    def look(self) -> tuple[Tensor, int]:
+        """The slice itself, which the next push changes, and its version.
+
+        Raises:
+            FencedShardError: a successor may be changing it already. Who has read the slice asks
+                again: it was whole if this is not raised then.
+        """
+        self._check_owner()
+        return self._state.values, self.version
 
     def push(self, push: Push, grad: Tensor, location: Location = NOWHERE) -> Applied:
         """Apply one accrued gradient, shape (num_values,), exactly once.

@@ -47,7 +47,7 @@ def serve_shard(
         worker: address of the Dask worker that this runs on, for the coordinator's records.
     """
     link = CoordinatorLink(
-        run.coordinator, run.token, "shard", index, worker, run.heartbeat_interval_s
+        run.coordinator, run.token, "shard", index, worker, run.heartbeat_interval_s, run.tls
     )
     endpoint: ShardEndpoint | None = None
     pushes: PushLog | None = None
@@ -64,7 +64,7 @@ def serve_shard(
             run, index, rule, bound, max_norm, assign, pushes
         )
         endpoint = ShardEndpoint(
-            index, shard, place, run.host, run.token, run.memory, vectors, pushes
+            index, shard, place, run.host, run.token, run.memory, vectors, pushes, run.tls
         )
         host, port = endpoint.address
         version = shard.version
