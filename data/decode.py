@@ -83,7 +83,10 @@ def decode_rgb(
 
 def file_extension(data: bytes) -> str:
     """Name the extension that belongs to the bytes, whatever the file was called; else "img"."""
-    return next((ext for magic, ext in EXTENSIONS.items() if data.startswith(magic)), "img")
+    for magic, extension in EXTENSIONS.items():
+        if data.startswith(magic):
+            return extension
+    return "img"
 
 
 def orientation(data: bytes) -> int:

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
+import os
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -14,13 +14,14 @@ from data.boxes import Annotation, BoxCounts, fit_boxes
 from data.decode import RgbImage, UndecodableImage, file_extension, orientation
 from data.look import Look, glance_at, look_at
 from data.manifest import SIDE_EDGES, Quarantined, TarEntry, write_entry
+from data.originals import Originals
 from data.plan import PlannedSample, TarPlan
 from data.publish import published
 from data.tar_format import end_mark, member_header, padding
 
 WORK: Final = ".staging"  # sub-folder of what staging needs until it ends
-READ_AHEAD_BYTES: Final = 64 << 20  # of originals in memory: bounds it whatever is staged
-SEEN_FOR_MEAN: Final = 16  # images of a tar, where not all are decoded
+WRITE_BACK_BYTES: Final = 8 << 20
+SEEN_FOR_MEAN: Final = 8  # images of a tar, where not all are decoded
 
 
 def write_tar(plan: TarPlan) -> TarEntry:
@@ -35,9 +36,10 @@ def write_tar(plan: TarPlan) -> TarEntry:
     record after it: whoever is interrupted has nothing to clean and repeats one tar.
     """
     tally = _Tally()
-    with published(plan.path) as file:
+    with published(plan.path) as file, Originals() as originals:
         counted = _Counted(file)
-        for sample, data in _in_order(plan.samples):
+        read = originals.in_turn([sample.location for sample in plan.samples])
+        for sample, data in zip(plan.samples, read, strict=True):
             try:
                 look = _looked_at(data, plan, with_pixels=tally.num_samples < SEEN_FOR_MEAN)
             except UndecodableImage as error:
@@ -68,17 +70,37 @@ def record_path(tar: Path) -> Path:
 
 
 class _Counted:
-    """Passes bytes on to a file, keeping their number and digest."""
+    """A tar being written: its size, and the digest of all that `write` has written.
+
+    Images are only passed on: their digests lie in the JSON beside them, which is written.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
+        self._on_its_way = 0  # bytes
         self.num_bytes = 0
         self.sha256 = hashlib.sha256()
 
     def write(self, data: bytes) -> None:
-        self.num_bytes += len(data)
         self.sha256.update(data)
+        self.pass_on(data)
+
+    def pass_on(self, data: bytes) -> None:
+        self.num_bytes += len(data)
         self._file.write(data)
+        if self.num_bytes - self._on_its_way >= WRITE_BACK_BYTES:
+            self._write_back()
+
+    def _write_back(self) -> None:
+        """Have the system begin to write to the disk, and go on meanwhile.
+
+        Left to the sync at the end, disk and cores would take turns. That the advice begins writing
+        is Linux's way; elsewhere it is harmless.
+        """
+        self._file.flush()
+        num_bytes = self.num_bytes - self._on_its_way
+        os.posix_fadvise(self._file.fileno(), self._on_its_way, num_bytes, os.POSIX_FADV_DONTNEED)
+        self._on_its_way = self.num_bytes
 
 
 class _Tally:
@@ -110,24 +132,6 @@ class _Tally:
         return red, green, blue
 
 
-def _in_order(samples: Sequence[PlannedSample]) -> Iterator[tuple[PlannedSample, bytes]]:
-    """Yield the samples with their bytes, read in the order in which they lie in the source."""
-    start = 0
-    while start < len(samples):
-        stop, num_bytes = start, 0
-        while stop < len(samples) and (
-            stop == start or num_bytes + samples[stop].location.num_bytes <= READ_AHEAD_BYTES
-        ):
-            num_bytes += samples[stop].location.num_bytes
-            stop += 1
-        piece = samples[start:stop]
-        as_they_lie = sorted(range(len(piece)), key=lambda i: piece[i].location)
-        read = {i: piece[i].location.read() for i in as_they_lie}
-        for i, sample in enumerate(piece):
-            yield sample, read.pop(i)
-        start = stop
-
-
 def _looked_at(data: bytes, plan: TarPlan, with_pixels: bool) -> Look:
     if plan.decode_all:
         return look_at(data, plan.max_pixels)
@@ -149,12 +153,14 @@ def _write_sample(
         "height": look.height,
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    known, counts = _known(sample.annotation, data, look)
-    tally.box_counts = tally.box_counts.plus(counts)
+    if sample.annotation is not None:
+        known, counts = _known(sample.annotation, data, look)
+        about |= known
+        tally.box_counts = tally.box_counts.plus(counts)
     sink.write(member_header(f"{sample.key}.{file_extension(data)}", len(data)))
-    sink.write(data)
+    sink.pass_on(data)
     label = str(sample.label).encode()
-    text = json.dumps(about | known).encode()
+    text = json.dumps(about).encode()
     sink.write(
         b"".join(
             (
@@ -170,12 +176,8 @@ def _write_sample(
     )
 
 
-def _known(
-    annotation: Annotation | None, data: bytes, look: Look
-) -> tuple[dict[str, Any], BoxCounts]:
+def _known(annotation: Annotation, data: bytes, look: Look) -> tuple[dict[str, Any], BoxCounts]:
     """What the annotation adds to a sample's JSON."""
-    if annotation is None:
-        return {}, BoxCounts()
     boxes, counts = fit_boxes(annotation, look.width, look.height, orientation(data))
     known: dict[str, Any] = {"boxes": boxes} if annotation.boxes else {}
     if annotation.present is not None:
