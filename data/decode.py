@@ -117,7 +117,7 @@ def _decode_plain_jpeg(
         raise UndecodableImage(f"has {width}x{height} pixels, but only {len(data)} bytes: is cut")
     if colours in ("CMYK", "YCCK") or orientation(data) != 1:
         return None
-    shortened = data
+    shortened: bytes | bytearray = data
     if num_rows is not None:
         rows_of_original = -(-num_rows * FULL_SCALE // eighths)
         height = min(height, rows_of_original)
