@@ -263,6 +263,8 @@ def _staging_digest(config: DataConfig) -> str:
         "max_test_samples": staging.max_test_samples,
         "max_pixels": staging.max_pixels,
         "decode_all": staging.decode_all,
+        "smallest_side": staging.smallest_side,
+        "jpeg_quality": staging.jpeg_quality if staging.smallest_side else None,
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 

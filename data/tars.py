@@ -10,27 +10,30 @@ from typing import IO, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from data.boxes import Annotation, BoxCounts, fit_boxes
+from data.boxes import Annotation, BoxCounts, fit_boxes, scale_boxes
 from data.decode import RgbImage, UndecodableImage, file_extension, orientation
 from data.look import Look, glance_at, look_at
 from data.manifest import SIDE_EDGES, Quarantined, TarEntry, write_entry
 from data.originals import Originals
 from data.plan import PlannedSample, TarPlan
 from data.publish import published
+from data.shrink import shrunk
 from data.tar_format import end_mark, member_header, padding
 
 WORK: Final = ".staging"  # sub-folder of what staging needs until it ends
 WRITE_BACK_BYTES: Final = 8 << 20
+NO_BOXES: Final = BoxCounts()
 SEEN_FOR_MEAN: Final = 8  # images of a tar, where not all are decoded
 
 
 def write_tar(plan: TarPlan) -> TarEntry:
     """Make the tar of one plan and record it as finished.
 
-    A sample has three members: the image's original bytes, `.cls` (the label as text) and `.json`
-    (class_name; name of the original; width and height as decoded, pixels; sha256 of the original
-    bytes; of annotated images also boxes, present, difficult and blacklisted, where known). Images
-    that cannot be decoded are left out and listed in the entry.
+    A sample has three members: the image's original bytes, or smaller ones where that is planned,
+    `.cls` (the label as text) and `.json` (class_name; name of the original; width and height as
+    decoded, pixels; sha256 of the image's bytes; of annotated images also boxes, present, difficult
+    and blacklisted, where known). Images that cannot be decoded are left out and listed in the
+    entry.
 
     Same plan, same bytes. The tar appears under its name only when complete and on disk, and its
     record after it: whoever is interrupted has nothing to clean and repeats one tar.
@@ -45,8 +48,13 @@ def write_tar(plan: TarPlan) -> TarEntry:
             except UndecodableImage as error:
                 tally.quarantined.append(Quarantined(sample.archive, sample.name, str(error)))
                 continue
+            about, counts = _known(sample.annotation, data, look)
+            tally.box_counts = tally.box_counts.plus(counts)
+            if plan.shrinking is not None:
+                large, (data, look) = look, shrunk(data, look, plan.shrinking)
+                about = _scaled(about, look.width / large.width, look.height / large.height)
             tally.add(look)
-            _write_sample(counted, plan.class_names[sample.label], sample, data, look, tally)
+            _write_sample(counted, plan.class_names[sample.label], sample, data, look, about)
         counted.write(end_mark(counted.num_bytes))
     entry = TarEntry(
         file=plan.path.name,
@@ -133,7 +141,7 @@ class _Tally:
 
 
 def _looked_at(data: bytes, plan: TarPlan, with_pixels: bool) -> Look:
-    if plan.decode_all:
+    if plan.decode_all or plan.shrinking is not None:
         return look_at(data, plan.max_pixels)
     return glance_at(data, plan.max_pixels, with_pixels)
 
@@ -144,7 +152,7 @@ def _write_sample(
     sample: PlannedSample,
     data: bytes,
     look: Look,
-    tally: _Tally,
+    known: dict[str, Any],
 ) -> None:
     about: dict[str, Any] = {
         "class_name": class_name,
@@ -153,14 +161,10 @@ def _write_sample(
         "height": look.height,
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    if sample.annotation is not None:
-        known, counts = _known(sample.annotation, data, look)
-        about |= known
-        tally.box_counts = tally.box_counts.plus(counts)
     sink.write(member_header(f"{sample.key}.{file_extension(data)}", len(data)))
     sink.pass_on(data)
     label = str(sample.label).encode()
-    text = json.dumps(about).encode()
+    text = json.dumps(about | known).encode()
     sink.write(
         b"".join(
             (
@@ -176,10 +180,19 @@ def _write_sample(
     )
 
 
-def _known(annotation: Annotation, data: bytes, look: Look) -> tuple[dict[str, Any], BoxCounts]:
+def _known(
+    annotation: Annotation | None, data: bytes, look: Look
+) -> tuple[dict[str, Any], BoxCounts]:
     """What the annotation adds to a sample's JSON."""
+    if annotation is None:
+        return {}, NO_BOXES
     boxes, counts = fit_boxes(annotation, look.width, look.height, orientation(data))
     known: dict[str, Any] = {"boxes": boxes} if annotation.boxes else {}
     if annotation.present is not None:
         known |= {"present": annotation.present, "difficult": annotation.difficult}
     return known | ({"blacklisted": True} if annotation.is_blacklisted else {}), counts
+
+
+def _scaled(about: dict[str, Any], x: float, y: float) -> dict[str, Any]:
+    boxes = about.get("boxes")
+    return about if boxes is None else about | {"boxes": scale_boxes(boxes, x, y)}
