@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from engine.config import TlsConfig
 from engine.frames import Message, connect, receive, send, shut
 from engine.link import CONNECT_TIMEOUT_S
 
@@ -21,10 +22,11 @@ class CoordinatorLink:
         index: int,
         worker: str,
         heartbeat_interval_s: float,
+        tls: TlsConfig | None = None,
         more: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Connect and say hello; `more` is what it tells beside who this is."""
-        self._sock = connect(address, CONNECT_TIMEOUT_S)
+        self._sock = connect(address, CONNECT_TIMEOUT_S, tls)
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._interval_s = heartbeat_interval_s

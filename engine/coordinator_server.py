@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from engine.config import TlsConfig
 from engine.frames import Message, accepted, listen, receive, receive_greeting, send, shut
+from engine.tls import server_context
 
 
 class Heard(NamedTuple):
@@ -28,7 +30,8 @@ class Lost(NamedTuple):
 class CoordinatorServer:
     """Accepts replicas and shards; `events` yields what they say, `send` answers."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, tls: TlsConfig | None = None) -> None:
+        self._context = server_context(tls) if tls else None
         self.token = secrets.token_hex(16)
         self.events: queue.Queue[Heard | Lost] = queue.Queue()
         self.phase = 0  # of the run
@@ -87,7 +90,7 @@ class CoordinatorServer:
             self.drop(peer)
 
     def _accept(self) -> None:
-        for sock in accepted(self._listener):
+        for sock in accepted(self._listener, self._context):
             peer, self._next_peer = self._next_peer, self._next_peer + 1
             threading.Thread(target=self._read, args=(peer, sock), daemon=True).start()
 

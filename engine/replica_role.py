@@ -76,6 +76,7 @@ class _ReplicaSession:
             index,
             worker,
             run.heartbeat_interval_s,
+            run.tls,
             {"phase": run.phase, **former},
         )
         self.incarnation = 0  # until welcomed
@@ -95,7 +96,7 @@ class _ReplicaSession:
             return
         self.incarnation = int(welcome["incarnation"])
         identity = (self._index, self.incarnation)
-        self._directory = Directory([ShardAddress(*a) for a in welcome["shards"]])
+        self._directory = Directory([ShardAddress(*a) for a in welcome["shards"]], self._run.tls)
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
         size, dtype = problem.layout.size, problem.layout.dtype
         path = self._run.memory / segment_name(*identity)

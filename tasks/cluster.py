@@ -11,9 +11,11 @@ from typing import Any, Literal, TypeVar
 
 import dask
 from distributed import Client, Nanny, Scheduler, SpecCluster, Status
+from distributed.security import Security
 
-from engine.config import ClusterConfig
+from engine.config import LOOPBACK, ClusterConfig
 from engine.roles import ENDINGS, Ending
+from engine.tls import check_files
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -72,9 +74,9 @@ class WatchfulNanny(Nanny):
 
     def _on_worker_exit_sync(self, exitcode: int) -> None:
         if self.status not in (Status.closing, Status.closed, Status.closing_gracefully):
-            (resource,) = self.resources
-            ending = Ending(resource, self._worker_pid, exitcode)
-            self.log_event(ENDINGS, ending._asdict())  # type: ignore[no-untyped-call]
+            for resource in self.resources:
+                ending = Ending(resource, self._worker_pid, exitcode)
+                self.log_event(ENDINGS, ending._asdict())  # type: ignore[no-untyped-call]
         super()._on_worker_exit_sync(exitcode)  # type: ignore[no-untyped-call]
 
     async def close(  # type: ignore[override]  # as Dask's own: its base classes disagree
@@ -106,7 +108,9 @@ def open_cluster(config: ClusterConfig, *, with_shards: bool = True) -> Iterator
         stack.enter_context(_main_module_hidden())
         cluster = stack.enter_context(
             SpecCluster(  # type: ignore[no-untyped-call]
-                scheduler=_scheduler(config), workers=_workers(config, with_shards)
+                scheduler=_scheduler(config),
+                workers=_workers(config, with_shards),
+                security=_security(config),
             )
         )
         client = stack.enter_context(_client(cluster))
@@ -151,7 +155,8 @@ def _scheduler(config: ClusterConfig) -> dict[str, Any]:
         "host": config.host,
         "port": 0,
         "dashboard": True,
-        "dashboard_address": f"{config.host}:{config.dashboard_port}",
+        "dashboard_address": f"{_loopback(config)}:{config.dashboard_port}",
+        **_encryption(config),
     }
     return {"cls": Scheduler, "options": options}
 
@@ -170,6 +175,8 @@ def _worker(config: ClusterConfig, resource: str, num_threads: int) -> dict[str,
     options = {
         "host": config.host,
         "nthreads": 1,
+        "dashboard_address": f"{_loopback(config)}:0",
+        **_encryption(config),
         "memory_limit": None,
         "resources": {resource: 1},
         "env": dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(num_threads)),
@@ -178,6 +185,29 @@ def _worker(config: ClusterConfig, resource: str, num_threads: int) -> dict[str,
         "silence_logs": logging.CRITICAL,  # a task's exception is reported where it is awaited
     }
     return {"cls": WatchfulNanny, "options": options}
+
+
+def _loopback(config: ClusterConfig) -> str:
+    """Where Dask's pages are served: they know neither TLS nor passwords."""
+    return config.host if config.host in LOOPBACK else "127.0.0.1"
+
+
+def _encryption(config: ClusterConfig) -> dict[str, Any]:
+    """Options of a scheduler or worker; Dask's other connections are plain."""
+    return {"protocol": "tls", "security": _security(config)} if config.tls else {}
+
+
+def _security(config: ClusterConfig) -> Security | None:
+    """Whoever wants to talk to Dask must show a certificate of our CA."""
+    if config.tls is None:
+        return None
+    check_files(config.tls)
+    certificate, key = str(config.tls.certificate_file), str(config.tls.key_file)
+    files = {f"tls_{role}_cert": certificate for role in ("client", "scheduler", "worker")}
+    files |= {f"tls_{role}_key": key for role in ("client", "scheduler", "worker")}
+    return Security(  # type: ignore[no-untyped-call]
+        tls_ca_file=str(config.tls.ca_file), require_encryption=True, **files
+    )
 
 
 @contextmanager

@@ -49,6 +49,7 @@ def run_replica(
                 index,
                 worker,
                 run.heartbeat_interval_s,
+                run.tls,
                 {"phase": run.phase},
             )
         except OSError as error:
@@ -75,7 +76,7 @@ def _live(
     if welcome["op"] != "welcome":  # the run ended while we were starting
         return
     incarnation = int(welcome["incarnation"])
-    directory = Directory([ShardAddress(*a) for a in welcome["shards"]])
+    directory = Directory([ShardAddress(*a) for a in welcome["shards"]], run.tls)
     path = run.memory / segment_name(index, incarnation)
     segment = Segment(path, run.size, run.dtype, new=True)
     hello = {"token": run.token, "size": run.size}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import distributed
 
-from engine.config import ClusterConfig, SynchronousConfig
+from engine.config import LOOPBACK, ClusterConfig, SynchronousConfig
 from engine.dask_session import Session
 from engine.events import EventLog, Listener, ignore
 from engine.interruptible import interruptible
@@ -32,6 +32,11 @@ def train_synchronous(
     arguments, files and errors see `engine.dask_train.train_downpour`; the workers need the
     resources "replica-0" and so on only.
     """
+    if cluster.host not in LOOPBACK:
+        raise ValueError(
+            f"cluster.host={cluster.host}: gloo and nccl have no TLS, so synchronous training "
+            f"stays on loopback ({', '.join(LOOPBACK)})"
+        )
     problem = factory()
     whole = slice(0, problem.layout.size)
     identity = full_identity(identity, problem, 1, config.name)
@@ -51,13 +56,15 @@ def train_synchronous(
             num_ranks=cluster.num_replicas,
             config=config,
             heartbeat_interval_s=cluster.heartbeat_interval_s,
+            tls=cluster.tls,
         )
         events = EventLog(folder / "events.jsonl", listen, start.elapsed_s)
         driver = SynchronousDriver(server, spec, problem, cluster, identity, start, events)
         try:
             for rank in range(spec.num_ranks):
                 session.start(f"replica-{rank}", rank_task, spec, rank, factory)
-            final = interruptible(lambda: driver.drive(session.check_roles), driver.stop)
+            with session.endings_added():
+                final = interruptible(lambda: driver.drive(session.check_roles), driver.stop)
             assert final is not None  # an interruption leaves by its exception
         finally:
             driver.close()

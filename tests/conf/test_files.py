@@ -32,7 +32,9 @@ def keys_of(tree: dict[str, object], prefix: str = "") -> set[str]:
 
 
 def companions(*overrides: str) -> list[str]:
-    """What must be given beside an option: a place for the images, or the paper's sizes."""
+    """What must be given beside an option: a place for the images, the paper's sizes, or files."""
+    if "cluster=tls" in overrides:
+        return [f"cluster.tls.{name}_file={name}.pem" for name in ("ca", "certificate", "key")]
     if any(text.startswith("algorithm/optimiser=") for text in overrides):
         return ["algorithm=sandblaster"]
     options = {text.partition("=")[2] for text in overrides}

@@ -107,7 +107,22 @@ def test_a_contradiction_is_told_beside_unrelated_refused(
         (["transfer.sides=[16]"], "transfer.sides has a test scale of 16 pixels, below"),
         (["paths.run_name=../elsewhere"], "paths.run_name should match pattern"),
         (["paths.run_name=2026"], "quote it: \"paths.run_name='2026'\""),
-        (["cluster.host=0.0.0.0"], "without TLS"),
+        (["cluster.host=0.0.0.0"], "without TLS; choose cluster=tls"),
+        (
+            ["cluster=tls", "cluster.tls.ca_file=a", "cluster.tls.certificate_file=b"],
+            "cluster.tls.key_file must be given",
+        ),
+        (
+            [
+                "algorithm=synchronous",
+                "cluster=tls",
+                "cluster.tls.ca_file=ca.pem",
+                "cluster.tls.certificate_file=c.pem",
+                "cluster.tls.key_file=k.pem",
+                "cluster.host=0.0.0.0",
+            ],
+            "gloo or nccl, which have no TLS",
+        ),
     ],
 )
 def test_a_bad_override_is_refused_and_named(conf, overrides, part):
