@@ -86,8 +86,8 @@ def test_a_shard_killed_while_it_finishes_the_push_of_its_killed_predecessor(tmp
     check_exactly_once(tmp_path)
 
 
-def wait_for_successor(run: ProcessRun, victim) -> None:
-    while run.of("shard", 0) is victim:
+def wait_for_successor(run: ProcessRun, victim, shard: int = 0) -> None:
+    while run.of("shard", shard) is victim:
         time.sleep(0.002)
 
 
