@@ -25,18 +25,18 @@ CONFIG = doomed.POWER
 
 
 def test_nothing_acknowledged_is_lost_and_the_log_has_the_bits_that_memory_had(tmp_path):
-    command = [sys.executable, "-m", "tests.engine.doomed", str(tmp_path), "power"]
+    root = tmp_path / "memory"
+    root.mkdir()
+    command = [sys.executable, "-m", "tests.engine.doomed", str(tmp_path), "power", str(root)]
     killed = subprocess.Popen(command, cwd=Path(__file__).parents[2])
     was_killed("flow", killed.wait(timeout=90))
     rows = in_file(tmp_path)
     assert wait_until_gone({row["pid"] for row in rows if "pid" in row}), "workers outlived it"
     acknowledged = max(row["samples"] for row in rows if row["event"] == "progress")
 
-    (left,) = memory.shared_root().glob(f"verydeep-{killed.pid}-*")
-    try:
-        compare(left, tmp_path)
-    finally:
-        shutil.rmtree(left)  # the power is lost
+    (left,) = root.glob(f"verydeep-{killed.pid}-*")
+    compare(left, tmp_path)
+    shutil.rmtree(root)  # the power is lost
 
     heard = Listener()
     with open_cluster(doomed.CLUSTER) as client:
