@@ -37,7 +37,8 @@ _LAST_EPOCH = 2**62
 def salvage_all() -> list[Checkpoint]:
     """Write what the dead runs of this host owe, free their memory; return what was written.
 
-    A run whose checkpoint the disk refuses keeps its memory, for a later start to try again.
+    A run whose checkpoint the disk refuses keeps its memory, for a later start to try again; so
+    does one that lives on where we see no process of it, in another container.
     """
     written = []
     for folder in memory.left_over():
@@ -45,8 +46,8 @@ def salvage_all() -> list[Checkpoint]:
             try:
                 if made := salvage(folder):
                     written.append(made)
-            except OSError as error:
-                log.warning("%s is kept, since its checkpoint cannot be written: %s", folder, error)
+            except (OSError, FencedShardError) as error:
+                log.warning("%s is left as it is: %s", folder, error)
                 continue
             shutil.rmtree(folder, ignore_errors=True)
     return written
@@ -84,6 +85,7 @@ def salvage(folder: Path) -> Checkpoint | None:
 
     Raises:
         OSError: the checkpoint cannot be written.
+        FencedShardError: a shard is held by a process that cannot be ended.
     """
     terms = read_terms(folder)
     if terms is None or not Path(terms.checkpoints).is_dir():
@@ -92,7 +94,7 @@ def salvage(folder: Path) -> Checkpoint | None:
         shards = _shards(folder, terms)
         owed = _counted(folder, terms, shards)
         num_kept = _num_kept(terms)
-    except (OSError, FencedShardError, ValueError) as error:
+    except (OSError, ValueError) as error:
         log.warning("%s: nothing can be made of it: %s", folder, error)
         return None
     if owed is None or num_kept is None or num_kept >= sum(r.stop - r.start for r in owed[0]):
@@ -199,8 +201,10 @@ def _take_over(folder: Path, terms: Terms, index: int) -> ParameterShard:
     state = ShardState(memory.open_existing(path, num_bytes), count, len(rule.slots), dtype)
     if not state["ready"]:
         raise ValueError(f"{path} was never served")
-    Ownership(folder, index, _LAST_EPOCH, _ORPHANS_S).release()
-    shard = ParameterShard(state, rule, _LAST_EPOCH)
+    # Beyond that of whoever salvaged it before, and was killed.
+    epoch = max(_LAST_EPOCH, int(state["owner_epoch"]) + 1)
+    Ownership(folder, index, epoch, _ORPHANS_S).release()
+    shard = ParameterShard(state, rule, epoch)
     shard.finish_interrupted(lambda at: gradient_at(at, count, dtype))
     return shard
 

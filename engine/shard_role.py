@@ -193,9 +193,13 @@ def _obey(
             with endpoint.lock:
                 endpoint.gate.open()
         case "cut":  # in a thread of its own: fences must be obeyed meanwhile
-            arguments = (run, index, endpoint, link, command)
-            threading.Thread(target=_snapshot, args=arguments, daemon=True).start()
-        case "commands" | "keep" | "restore" | "forget":
+            threading.Thread(
+                target=_snapshot, args=(run, index, endpoint, link, command), daemon=True
+            ).start()
+        case "keep":  # commands do not wait for the disk
+            arguments = (index, vectors, link, command)
+            threading.Thread(target=_keep, args=arguments, daemon=True).start()
+        case "commands" | "restore" | "forget":
             with endpoint.lock:
                 reply = vectors.answer(command)
             link.send(**reply)
@@ -242,6 +246,14 @@ def _snapshot(
     ) as error:
         # The coordinator is gone, or does without us, or is about to be told.
         log.info("shard %d: snapshot %d was not taken: %s", index, id, error)
+
+
+def _keep(index: int, vectors: ShardVectors, link: CoordinatorLink, command: Message) -> None:
+    answer = vectors.keep(Path(command["folder"]), command["names"])
+    try:
+        link.send("kept", keeping=command["keeping"], **answer)
+    except OSError as error:
+        log.info("shard %d: nobody to tell that vectors are kept: %s", index, error)
 
 
 def _checkpoint(

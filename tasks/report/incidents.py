@@ -77,6 +77,11 @@ def _texts(row: Event) -> tuple[str, str] | None:
                 f"version {row['version']}.",
                 f"Its state came from {row['restored_from']}; the pushes went on.",
             )
+        case "process_ended" if row["code"]:
+            return (
+                f"Process {row['pid']} of {row['role']} {row['index']} {row['how']}.",
+                "Dask started another one in its place.",
+            )
         case "rank_lost":
             return (
                 f"Process {row['replica']} of the synchronous training was lost: {row['reason']}.",

@@ -40,7 +40,7 @@ def test_its_successor_has_the_log_and_every_push_is_applied_once(tmp_path, stop
                 (run.run.spec.memory / "shard-01.state").unlink()
                 run.kill_stopped("shard", 1)
                 assert run.exit_code(victim) == -9
-                wait_for_successor(run, victim, shard=1)
+                wait_for_successor(run, victim, "shard", 1)
 
         run.start_all()
         run.drive_beside(meddle)
