@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from engine import checkpoint, gate, shard, shard_role, state
+from engine import checkpoint, gate, log_recovery, shard, shard_role, state
 from engine.config import ClusterConfig, DownpourConfig
 from engine.endpoint import ShardEndpoint
 from engine.events import Listener
 from engine.gate import Gate
 from engine.link import RemoteServer
+from engine.push_log import PushLog
 from engine.replica_role import run_replica
 from engine.run_spec import RunSpec
 from engine.shard_role import serve_shard
@@ -39,6 +40,8 @@ POINTS = {
     "hold": (Gate, "close"),  # the other shard holds pushes back already
     "cut": (Gate, "wait_for_cut"),  # pushes are held for a snapshot
     "snapshot": (checkpoint, "write_shard"),
+    "rotation": (PushLog, "rotate"),
+    "repetition": (log_recovery, "repeat"),  # the log is being read
     "push": (RemoteServer, "exchange"),
 }
 
