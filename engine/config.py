@@ -80,6 +80,8 @@ class ScheduleConfig:
     drop_by: tuple[float, ...] = ()
     warm_up: float = Field(default=0.0, ge=0.0, lt=1.0)  # rises from a tenth until this fraction
     anneal: Literal["none", "linear", "cosine"] = "none"  # falls to 0 at the end of the run
+    #: Fractions of the run between which this schedule's samples lie: one phase of several.
+    part: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         if len(self.drop_at) != len(self.drop_by):
@@ -91,6 +93,8 @@ class ScheduleConfig:
             raise ValueError(f"drop_at={self.drop_at}: want rising fractions between 0 and 1")
         if not all(x > 0 for x in self.drop_by):
             raise ValueError(f"drop_by={self.drop_by}: want divisors above 0")
+        if not 0.0 <= self.part[0] < self.part[1] <= 1.0:
+            raise ValueError(f"part={self.part}: want two rising fractions from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -152,7 +156,10 @@ class DownpourConfig(TrainingConfig):
     overlap_fetch: bool = False  # compute does not wait for the fetch: one update staler
     warm_start: WarmStartConfig = WarmStartConfig()
     max_staleness: int | None = Field(default=None, ge=0)  # pushes staler than this are refused
-    max_bad_pushes: int = Field(default=10, ge=1)  # NaN or infinite in a row: replica is left out
+    max_push_norm: float | None = Field(default=None, gt=0.0)  # at a shard; larger ones are refused
+    max_bad_pushes: int = Field(
+        default=10, ge=1
+    )  # no number or too large, in a row: replica is left out
     record: bool = False  # write down what it takes to repeat the run bit for bit, engine.replay
 
 

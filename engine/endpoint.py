@@ -189,6 +189,10 @@ class ShardEndpoint:
             )
             send(sock, {"op": "refused", "error": "LayoutMismatch", "message": message})
             raise ProtocolError(message)
+        if (wanted := hello.get("shard", self.index)) != self.index:
+            message = f"replica wants shard {wanted}, this is shard {self.index}"
+            send(sock, {"op": "refused", "error": "WrongShard", "message": message})
+            raise ProtocolError(message)
         segment = _share(hello, self._place)
         session_type = _SharedSession if segment else _SocketSession
         session = session_type(self, sock, hello, segment)

@@ -143,8 +143,9 @@ class RemoteServer:
         self._segment = segment
         self._slices = slices
         hello = hello | {"op": "hello", "segment": str(segment.path), "nonce": segment.nonce}
-        self._fetch_links = [ShardLink(k, directory, hello) for k in range(len(slices))]
-        self._push_links = [ShardLink(k, directory, hello) for k in range(len(slices))]
+        hellos = [hello | {"shard": index} for index in range(len(slices))]
+        self._fetch_links = [ShardLink(k, directory, hello) for k, hello in enumerate(hellos)]
+        self._push_links = [ShardLink(k, directory, hello) for k, hello in enumerate(hellos)]
 
     def fetch(self, buffer: int) -> list[int]:
         """Fill parameter buffer `buffer`; return the version of each shard's slice."""

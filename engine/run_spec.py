@@ -22,6 +22,7 @@ class RunSpec:
     slices: tuple[slice, ...]  # of the parameter vector, one a shard
     heartbeat_interval_s: float
     tls: TlsConfig | None = None
+    phase: int = 0  # that the replicas work in; shards serve every phase
     record: Path | None = None  # where to write down what `engine.replay` needs
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from engine.copying import copy_
 from engine.ledger import Holder, Progress
 from engine.rules import UpdateRule
 from engine.state import BLOCK, NOWHERE, Location, ShardState
@@ -50,6 +51,14 @@ class NonFinitePushError(PushRefusedError):
     """The gradient holds NaN or infinity."""
 
 
+class HugePushError(PushRefusedError):
+    """The gradient is finite, but larger than `max_push_norm` allows."""
+
+
+class MisshapenPushError(PushRefusedError):
+    """The gradient has another shape or type than the shard's slice."""
+
+
 class FencedShardError(Exception):
     """A successor owns this shard's memory: this process must neither write nor acknowledge."""
 
@@ -67,16 +76,20 @@ class ParameterShard:
         epoch: int,
         max_staleness: int | None = None,
         record: Callable[[int, Push], None] | None = None,
+        *,
+        max_norm: float | None = None,
     ) -> None:
         """Take over `state`. If a push was interrupted, call `finish_interrupted` before use.
 
         Args:
+            max_norm: Euclidean norm up to which a gradient's slice is taken; None: any.
             record: called with each push and the version it makes, before it is begun.
         """
         self._state = state
         self._rule = rule
         self._epoch = epoch
         self._max_staleness = max_staleness
+        self._max_norm = max_norm
         self._record = record
         self._scratch = torch.empty(min(BLOCK, state.values.numel()), dtype=state.values.dtype)
         self._row_of: dict[Holder, int] = {}
@@ -97,7 +110,7 @@ class ParameterShard:
     def fetch(self, out: Tensor) -> int:
         """Copy the slice into `out`, shape (num_values,), and return its version."""
         self._check_owner()
-        out.copy_(self._state.values)
+        copy_(out, self._state.values)
         self._check_owner()  # or a successor may have changed it meanwhile
         return self.version
 
@@ -188,6 +201,10 @@ class ParameterShard:
         slots = zip(self._rule.slots, self._state.slots, strict=True)
         return self._state.values.clone(), {k: v.clone() for k, v in slots}, self.version
 
+    def retire(self) -> None:
+        """Give the memory up: from now on every method that needs it raises FencedShardError."""
+        self._epoch = 0
+
     def _check_owner(self) -> None:
         if self._state["owner_epoch"] != self._epoch:
             raise FencedShardError(
@@ -259,7 +276,7 @@ class ParameterShard:
 
     def _check_push(self, push: Push, grad: Tensor, staleness: int) -> None:
         if grad.shape != self._state.values.shape or grad.dtype != self._state.values.dtype:
-            raise ValueError(
+            raise MisshapenPushError(
                 f"pushed gradient is {tuple(grad.shape)} {grad.dtype}, the shard holds "
                 f"{tuple(self._state.values.shape)} {self._state.values.dtype}: "
                 "replica and shard were built from different layouts"
@@ -270,11 +287,17 @@ class ParameterShard:
             )
         # g.g is finite when all values are, unless it overflows: only then look at each. It reads
         # memory faster than their sum does.
-        if not math.isfinite(float(torch.dot(grad, grad))) and not torch.isfinite(grad).all():
+        squares = float(torch.dot(grad, grad))
+        if not math.isfinite(squares) and not torch.isfinite(grad).all():
             bad = int((~torch.isfinite(grad)).sum())
             raise NonFinitePushError(
                 f"replica {push.replica}, push {push.sequence}: {bad} of {grad.numel()} gradient "
                 "values are NaN or infinite; shard left unchanged"
+            )
+        if self._max_norm is not None and squares > self._max_norm**2:
+            raise HugePushError(
+                f"replica {push.replica}, push {push.sequence}: its slice of the gradient has norm "
+                f"{_norm(grad):.3g}, max_push_norm={self._max_norm:g}; shard left unchanged"
             )
 
     def _begin(self, row: int, push: Push, location: Location) -> None:
@@ -307,3 +330,8 @@ class ParameterShard:
             state.rows[field][row] = intent[field][0]
         state["version"] = intent["version"][0]
         state["intent_active"] = 0
+
+
+def _norm(grad: Tensor) -> float:
+    """In double precision, in which the squares of float32 do not overflow."""
+    return float(torch.linalg.vector_norm(grad, dtype=torch.float64))

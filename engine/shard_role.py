@@ -6,6 +6,7 @@ process dies, calling it again on the same host takes over the memory it left.
 
 import logging
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 from engine import checkpoint, memory
@@ -13,6 +14,7 @@ from engine.config import RuleConfig
 from engine.coordinator_link import CoordinatorLink
 from engine.endpoint import Place, ShardEndpoint
 from engine.frames import Message
+from engine.ownership import Ownership
 from engine.record import Recorder
 from engine.rules import make_rule
 from engine.run_spec import RunSpec
@@ -24,22 +26,33 @@ from engine.state import ShardState
 log = logging.getLogger(__name__)
 
 
-def serve_shard(run: RunSpec, index: int, rule: RuleConfig, bound: int | None, worker: str) -> None:
+def serve_shard(
+    run: RunSpec,
+    index: int,
+    rule: RuleConfig,
+    bound: int | None,
+    worker: str,
+    max_norm: float | None = None,
+) -> None:
     """Serve one parameter shard until the coordinator stops or disappears.
 
     Args:
         bound: refuse pushes staler than so many updates; None: none.
+        max_norm: refuse pushes whose slice has a larger norm; None: none.
         worker: address of the Dask worker that this runs on, for the coordinator's records.
     """
     link = CoordinatorLink(
-        run.coordinator, run.token, "shard", index, worker, run.heartbeat_interval_s, run.tls
+        run.coordinator, run.token, "shard", index, worker, run.heartbeat_interval_s, tls=run.tls
     )
     endpoint: ShardEndpoint | None = None
+    ownership: Ownership | None = None
     try:
         assign = link.receive()
         if assign["op"] != "assign":  # the run ended while we were starting
             return
-        shard, vectors, place, restored_from = _take_over(run, index, rule, bound, assign)
+        run = _in_phase(run, Path(assign["checkpoint"]).parent)
+        ownership = Ownership(run.memory, index, int(assign["epoch"]))
+        shard, vectors, place, restored_from = _take_over(run, index, rule, bound, max_norm, assign)
         endpoint = ShardEndpoint(
             index, shard, place, run.host, run.token, run.memory, vectors, run.tls
         )
@@ -47,17 +60,34 @@ def serve_shard(run: RunSpec, index: int, rule: RuleConfig, bound: int | None, w
         version = shard.version
         link.send("serving", host=host, port=port, version=version, restored_from=restored_from)
         while (command := link.receive())["op"] != "stop":
-            _obey(run, index, endpoint, vectors, link, command)
+            if command["op"] == "phase":
+                run = _in_phase(run, Path(command["checkpoints"]))
+            else:
+                _obey(run, index, endpoint, vectors, link, command)
     except ConnectionError as error:
         log.warning("shard %d: the coordinator is gone: %s", index, error)
     finally:
         link.close()
         if endpoint:
             endpoint.close()
+            with endpoint.lock:
+                endpoint.shard.retire()
+        if ownership:
+            ownership.release()
+
+
+def _in_phase(run: RunSpec, checkpoints: Path) -> RunSpec:
+    """`run` in the phase whose checkpoints lie in that folder: every phase has its own."""
+    return replace(run, checkpoints=checkpoints)
 
 
 def _take_over(
-    run: RunSpec, index: int, rule_config: RuleConfig, bound: int | None, assign: Message
+    run: RunSpec,
+    index: int,
+    rule_config: RuleConfig,
+    bound: int | None,
+    max_norm: float | None,
+    assign: Message,
 ) -> tuple[ParameterShard, ShardVectors, Place, str]:
     """The shard as its last owner left it in memory, or as the checkpoint has it."""
     rule = make_rule(rule_config)
@@ -75,7 +105,8 @@ def _take_over(
         state.fill(written["values"], slots, source.shards[index].version)
         restored_from = "checkpoint"
     record = Recorder(run.record / f"shard-{index:02d}.jsonl").push if run.record else None
-    shard = ParameterShard(state, rule, int(assign["epoch"]), bound, record)
+    epoch = int(assign["epoch"])
+    shard = ParameterShard(state, rule, epoch, bound, record, max_norm=max_norm)
     if shard.finish_interrupted(lambda at: gradient_at(at, place.count, run.dtype)):
         restored_from = "memory, after finishing an interrupted push"
     for inbox in run.memory.glob(f"inbox-{index:02d}-*"):  # of dead owners; needed until here
@@ -103,11 +134,15 @@ def _obey(
             with endpoint.lock:
                 handled = endpoint.gate.close()
             link.send("held", id=command["id"], sequences=[(*h, s) for h, s in handled.items()])
+        case "release":
+            with endpoint.lock:
+                endpoint.gate.open()
         case "cut":  # in a thread of its own: fences must be obeyed meanwhile
             arguments = (run, index, endpoint, link, command)
             threading.Thread(target=_snapshot, args=arguments, daemon=True).start()
-        case "commands" | "keep" | "restore":
+        case "commands" | "keep" | "restore" | "forget":
             with endpoint.lock:
+                endpoint.preserve()  # the parameters are one of the vectors
                 reply = vectors.answer(command)
             link.send(**reply)
         case "checkpoint":

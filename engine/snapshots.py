@@ -65,9 +65,13 @@ class Snapshots:
         self._last = True
         return not self._final_taken
 
-    def abandon(self) -> None:
-        """A shard was lost: its part will not come. Due again as soon as all serve."""
-        self._asked = None
+    def abandon(self) -> Message | None:
+        """A shard was lost: its part will not come. Due again as soon as all serve.
+
+        Returns what to tell the other shards, which may hold pushes back for it.
+        """
+        asked, self._asked = self._asked, None
+        return {"op": "release", "id": asked.id} if asked else None
 
     def hold(self, shard: int, message: Message) -> Message | None:
         """One shard holds back pushes; when all do: up to which pushes they shall go on."""

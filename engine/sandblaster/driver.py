@@ -1,6 +1,5 @@
 """The coordinator at work: an optimiser's program carried out on sockets, clock and files."""
 
-import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -66,7 +65,7 @@ class Driver:
         return answer
 
     def stop(self) -> None:
-        """Tell the roles to end."""
+        """Tell the replicas to end."""
         self._carry_out(self._coordinator.stop())
 
     def _await(self, instructions: Sequence[Instruction]) -> Any:
@@ -80,9 +79,8 @@ class Driver:
         return self._coordinator.answer
 
     def _handle_event(self) -> None:
-        try:
-            event = self._server.events.get(timeout=_TICK_S)
-        except queue.Empty:
+        event = self._server.next_event(_TICK_S)
+        if event is None:
             return
         now = time.monotonic()
         if isinstance(event, Heard):

@@ -35,12 +35,14 @@ class Training:
         batch_size: int,
         record: IterationRecord | None,
         events: EventLog,
+        epoch: int,
     ) -> None:
         """Go on from `record`, or from the parameters that the shards hold.
 
         Args:
             folder: of the run; gets `records/` and `checkpoints/`.
             batch_size: samples of the full batch.
+            epoch: of the coordinator.
         """
         self._driver = driver
         self._config = config
@@ -50,7 +52,7 @@ class Training:
         self._batch_size = batch_size
         self._record = record
         self._number = record.number if record else 0
-        self._epoch = record.epoch + 1 if record else 1
+        self._epoch = epoch
         self._samples = record.num_samples if record else 0
         self._events = events
         self._at = Iterate(iteration=0, point=START, grad="", loss=0.0, gradient_norm=0.0)
@@ -172,7 +174,8 @@ class Training:
             keep=self._config.keep_checkpoints,
         )
         self._events.record("checkpoint", samples=self._samples, path=str(final.folder))
-        self._validate(at.point)
+        self._validate(PARAMETERS)
+        self._driver.ask("forget")
         return final
 
 

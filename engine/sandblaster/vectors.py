@@ -97,6 +97,10 @@ class ShardVectors:
             case "restore":
                 self._restore(Path(request["folder"]), request["kept"][self._index])
                 return {}
+            case "forget":
+                self._vectors.clear()
+                self._kept.clear()
+                return {}
             case op:
                 raise ValueError(f"unknown request {op!r}")
 
@@ -185,7 +189,14 @@ class _Files(MutableMapping[str, Tensor]):
         self.create(name).copy_(vector)
 
     def __delitem__(self, name: str) -> None:
-        raise TypeError(f"vector {name!r}: vectors live as long as the run")
+        raise TypeError(f"vector {name!r}: vectors are forgotten all at once")
+
+    def clear(self) -> None:
+        """Forget all vectors but the parameters, and free their memory."""
+        for name in self._own.keys() - {PARAMETERS}:
+            (self._folder / (self._prefix + name)).unlink(missing_ok=True)
+            del self._own[name]
+        self._segments.clear()
 
     def __iter__(self) -> Iterator[str]:
         yield from self._own

@@ -52,12 +52,17 @@ def _draw(
     history: TrainingHistory,
     draw: Callable[[Figure, TrainingHistory], None],
 ) -> Plot:
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    return Plot(title, file, png_of(lambda figure: draw(figure, history)))
+
+
+def png_of(draw: Callable[[Figure], None], width: float = 10.0, height: float = 3.6) -> bytes:
+    """What `draw` puts on a new figure of this size in inches, as a PNG file."""
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    draw(figure, history)
+    draw(figure)
     png = io.BytesIO()
     figure.savefig(png, dpi=110)
-    return Plot(title, file, png.getvalue())
+    return png.getvalue()
 
 
 def _learning(figure: Figure, history: TrainingHistory) -> None:

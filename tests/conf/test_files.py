@@ -61,14 +61,22 @@ def test_every_experiment_loads_and_bears_its_own_name(experiment):
     assert load(overrides=[choice, *companions(choice)]).experiment == experiment
 
 
-@pytest.mark.parametrize("experiment", ["quick", "imagenet_d"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
 @pytest.mark.parametrize(
-    ("algorithm", "rule"), [("single", "sgd"), ("downpour", "adagrad"), ("synchronous", "adamw")]
+    ("algorithm", "rule"),
+    [
+        ("single", "sgd"),
+        ("downpour", "adagrad"),
+        ("synchronous", "adamw"),
+        ("sandblaster", "momentum"),
+        ("mixed", "momentum"),
+    ],
 )
 def test_an_experiment_goes_with_every_algorithm_and_rule(experiment, algorithm, rule):
     choices = [f"experiment={experiment}", f"algorithm={algorithm}", f"algorithm/rule={rule}"]
     config = load(overrides=[*choices, *companions(*choices)])
-    assert (config.algorithm.name, config.algorithm.rule.name) == (algorithm, rule)
+    assert config.algorithm.rule.name == rule
+    assert config.algorithm.name == ("sandblaster" if algorithm == "mixed" else algorithm)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -41,7 +41,7 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_overrides(conf):
             "unknown key 'algorithm.npush'; did you mean 'algorithm.n_push'?",
             'algorithm.minibatch_size should be a valid integer, got "big"',
             "algorithm.n_fetch should be greater than or equal to 1, got 0",
-            "did you mean 'demo'? Options: cifar10, demo, imagenet_d, none, quick",
+            "did you mean 'demo'? Options: cifar10, demo, imagenet_d, mixed, none, quick",
             "Interpolation key 'model.sed' not found",
             "not understood at character 9",
         ),

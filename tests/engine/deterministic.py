@@ -20,6 +20,7 @@ from engine.checkpoint import Checkpoint
 from engine.config import DownpourConfig, MomentumConfig, ScheduleConfig
 from tests.engine.rows import Listener
 from tests.engine.threaded import threaded_run
+from tests.kills import was_killed
 
 NUM_KILLS = 20
 CONFIG = DownpourConfig(
@@ -66,8 +67,9 @@ def main(folder: Path, seed: int) -> None:
             time.sleep(rng.uniform(0.0, 0.03))
             os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
-        expected = -signal.SIGKILL if life < NUM_KILLS else 0
-        if os.waitstatus_to_exitcode(status) != expected:
+        if life < NUM_KILLS:
+            was_killed("flow", os.waitstatus_to_exitcode(status))
+        elif status:
             sys.exit(f"life {life} ended with status {status}")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.link import Refused, RemoteServer, ShardAddress, StoppedError
+from engine.link import Directory, Refused, RemoteServer, ShardAddress, StoppedError
 from engine.rules import make_rule
 from engine.segment import Segment
 from engine.shard import Applied
@@ -138,6 +138,14 @@ def test_a_replica_with_another_number_of_parameters_is_refused(link):
     hello = link.hello | {"size": SIZE + 1}
     stranger = RemoteServer(link.directory, link.segment, hello, link.slices)
     with pytest.raises(ValueError, match=r"shard 0 refused: replica has 101 parameters, .* 100"):
+        stranger.fetch(0)
+    assert [shard.version for shard in link.shards] == [0, 0]
+
+
+def test_a_replica_that_reaches_another_shard_than_it_wants_is_refused(link):
+    swapped = Directory([ShardAddress(*proxy.address, 1) for proxy in reversed(link.proxies)])
+    stranger = RemoteServer(swapped, link.segment, link.hello, link.slices)
+    with pytest.raises(ValueError, match=r"shard 0 refused: replica wants shard 0, this is shard"):
         stranger.fetch(0)
     assert [shard.version for shard in link.shards] == [0, 0]
 

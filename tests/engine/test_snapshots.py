@@ -132,6 +132,18 @@ def test_when_a_shard_is_lost_during_a_snapshot_it_is_asked_for_again():
     assert [requested(talk, shard) for shard in (shards[0], successor)] == [[2], [2]]
 
 
+def test_when_a_shard_is_lost_during_a_snapshot_the_others_hold_pushes_back_no_longer():
+    talk = every(seconds=5)
+    shards, replicas = talk.all_join()
+    talk.tick_with_heartbeats(5, shards + replicas)
+    (request,) = talk.sent(shards[0])
+    talk.lose(shards[1])
+    assert talk.sent(shards[0]) == [{"op": "release", "id": request["id"]}]
+    successor = talk.shard(1)
+    talk.lose(successor)
+    assert talk.sent(shards[0], "release") == []  # nothing was under way
+
+
 def test_late_answers_to_an_abandoned_snapshot_are_ignored():
     talk = every(seconds=5)
     shards, replicas = talk.all_join()

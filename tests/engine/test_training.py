@@ -55,6 +55,15 @@ def test_every_minibatch_of_every_replica_is_one_update_of_every_shard(tmp_path)
     assert sum(last.values()) == LONG * NUM_SAMPLES
 
 
+def test_clipped_gradients_are_counted(tmp_path):
+    heard = Listener()
+    settings = config(num_epochs=2, clip={"max_norm": 1e-6})
+    with threaded_run(tmp_path, settings, heard) as run:
+        run.start_all()
+        run.drive()
+    assert sum(row["clipped"] for row in heard.of("progress")) == 2 * MINIBATCHES_PER_EPOCH
+
+
 def test_all_shards_of_a_checkpoint_contain_the_same_pushes(tmp_path):
     settings = config(checkpoint_every_s=0.02, keep_checkpoints=1000)
     with threaded_run(tmp_path, settings, Listener(), num_replicas=4, num_shards=3) as run:
