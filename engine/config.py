@@ -161,6 +161,10 @@ class DownpourConfig(TrainingConfig):
         default=10, ge=1
     )  # no number or too large, in a row: replica is left out
     record: bool = False  # write down what it takes to repeat the run bit for bit, engine.replay
+    # What an acknowledged push survives: the death of every process, or a loss of power as well.
+    durability: Literal["process", "power"] = "process"
+    log_bytes: int = Field(default=4_000_000_000, ge=1)  # of pushes, on disk, each shard; power
+    max_checkpoint_share: float = Field(default=0.035, gt=0.0, le=1.0)  # of the training's time
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -118,6 +118,15 @@ class Coordinator:
         self._stopping = True
         return [] if self._snapshots.stop() else [Finish()]
 
+    def committed(self, commit: Commit, checkpoint: str) -> list[Instruction]:
+        """The checkpoint of a snapshot is durable: shards restore it, and may forget their logs."""
+        self._checkpoint = checkpoint
+        return [
+            Send(shard.peer, {"op": "committed", "version": written["version"]})
+            for shard, written in zip(self._shards, commit.shards, strict=True)
+            if shard.peer is not None
+        ]
+
     def measured(
         self, final: bool, metrics: Mapping[str, float] = MappingProxyType({})
     ) -> list[Instruction]:
@@ -196,9 +205,9 @@ class Coordinator:
     def _lend(self, index: int) -> list[Instruction]:
         seat = self._replicas[index]
         assert seat.peer is not None
-        scale = scale_at(self._config.schedule, self._ledger.num_leased / self._ledger.num_total)
         holder = (index, seat.incarnation)
         lease = None if self._held_back(index) else self._ledger.lease(holder)
+        scale = scale_at(self._config.schedule, self._ledger.fraction(lease)) if lease else 1.0
         reply = {"op": "lease", "lease": lease, "scale": scale, "done": self._ledger.complete}
         lent: list[Instruction] = [Lent(holder, lease)] if lease else []
         return [*lent, Send(seat.peer, reply)]
@@ -268,8 +277,13 @@ class Coordinator:
                 peers = [s.peer for s in self._shards if s.peer is not None] if cut else []
                 return [Send(peer, cut) for peer in peers if cut]
             case "snapshotted":
-                commit = self._snapshots.answer(index, message, self._num_steps, now)
-                return [*self._committed(commit, now), *self._stopped()] if commit else []
+                commit = self._snapshots.answer(index, message, now)
+                if not commit:
+                    return []
+                learned = self._snapshots.learned()
+                return [*learned, *self._committed(commit, now), *self._stopped()]
+            case "log_long":
+                self._snapshots.demand()
             case "snapshot_failed":
                 record = self._snapshots.fail(index, message, now)
                 if record and self._warm_start.reached(self._num_steps, now):

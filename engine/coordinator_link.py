@@ -22,8 +22,8 @@ class CoordinatorLink:
         index: int,
         worker: str,
         heartbeat_interval_s: float,
-        more: Mapping[str, Any] = MappingProxyType({}),
         tls: TlsConfig | None = None,
+        more: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Connect and say hello; `more` is what it tells beside who this is."""
         self._sock = connect(address, CONNECT_TIMEOUT_S, tls)

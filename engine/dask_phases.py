@@ -103,6 +103,7 @@ class _Story:
         self._outcome: dict[str, str] = {}  # of the last batch optimiser
         self.samples = 0  # of earlier phases
         self.time_s = 0.0
+        self._heard_s = 0.0  # of the newest row
 
     def begin(self, index: int, phase: PhaseConfig) -> None:
         """The rows to come are those of this phase."""
@@ -112,7 +113,7 @@ class _Story:
     def end(self, result: TrainingResult, last: bool) -> None:
         """The phase is over."""
         self.samples += result.num_samples
-        self.time_s += result.elapsed_s
+        self.time_s = max(self.time_s + result.elapsed_s, self._heard_s)
         self._samples_of += self._own_samples_of
         if last and not result.already_complete:
             row = {"samples": self.samples, "elapsed_s": self.time_s, **self._outcome}
@@ -122,6 +123,7 @@ class _Story:
         """Pass a phase's row on as one of the whole run."""
         row = dict(row)
         event, time_s = row.pop("event"), row.pop("time_s") + self.time_s
+        self._heard_s = time_s
         if event == "start":
             self._start(row, time_s)
         if "outcome" in row:

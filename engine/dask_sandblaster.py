@@ -109,7 +109,8 @@ def sandblaster_phase(
             events,
             epoch,
         )
-        final = training.train()
+        with session.endings_added():
+            final = training.train()
     finally:
         events.close()
     return TrainingResult.of(final, already_complete=False)

@@ -8,8 +8,8 @@ once a run that gives up has written the checkpoint that it owes.
 import logging
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -21,14 +21,18 @@ from engine import journal, memory
 from engine.config import ClusterConfig, RuleConfig
 from engine.coordinator_server import CoordinatorServer
 from engine.instructions import RunFailedError
+from engine.losses import in_words
 from engine.roles import Ending, await_end, endings_heard, raise_errors
 from engine.run_spec import RunSpec
 from engine.salvage import salvage, salvage_all
 from engine.seats import Seats
+from engine.shard import FencedShardError
 from engine.shard_role import serve_shard
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
+#: The word of the parent of a process that has just ended comes within this time.
+_TELLING_S = 0.5
 
 
 class Session:
@@ -98,8 +102,8 @@ class Session:
             dtype=dtype,
             slices=slices,
             heartbeat_interval_s=self.cluster.heartbeat_interval_s,
-            tls=self.cluster.tls,
             phase=self.server.phase,
+            tls=self.cluster.tls,
             record=record,
         )
 
@@ -155,11 +159,23 @@ class Session:
 
         return endings_heard(self._client, hear)
 
+    @contextmanager
+    def endings_added(self) -> Iterator[None]:
+        """Let a RunFailedError from the block say how the workers' processes ended."""
+        endings: list[Ending] = []
+        with endings_heard(self._client, endings.append):
+            try:
+                yield
+            except RunFailedError as error:
+                time.sleep(_TELLING_S)
+                told = [f"{e.resource}: process {e.pid} {in_words(e.code)}" for e in endings]
+                raise RunFailedError("\n  ".join([str(error), *told])) from error
+
     def _keep_acknowledged(self) -> None:
         """Have the run go on, when it is called again, with all that was acknowledged."""
         try:
             salvage(self.memory)
-        except OSError as error:
+        except (OSError, FencedShardError) as error:
             log.warning("%s: no last checkpoint: %s", self.memory, error)
 
     def _tell_shards(self, message: dict[str, object]) -> None:

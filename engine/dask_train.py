@@ -4,10 +4,12 @@ Call it in the main thread, where signals arrive: an interrupted run writes one 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import distributed
 
+from engine.checkpoint import sync
 from engine.config import ClusterConfig, DownpourConfig
 from engine.dask_session import Session
 from engine.events import EventLog, Listener, ignore
@@ -16,6 +18,7 @@ from engine.problem import ProblemFactory
 from engine.replica_role import run_replica
 from engine.result import TrainingResult
 from engine.run_spec import RunSpec
+from engine.salvage import remove_logs, salvage_log
 from engine.start import full_identity, resume_or_begin
 from engine.training import Training
 
@@ -60,12 +63,17 @@ def downpour_phase(
     layout = problem.layout
     slices = layout.slices(cluster.num_shards)
     identity = full_identity(identity, problem, cluster.num_shards, config.name)
-    checkpoints = folder / "checkpoints"
+    checkpoints, logs = folder / "checkpoints", folder / "log"
+    salvage_log(logs)
     start = resume_or_begin(checkpoints, identity, problem, config.rule, slices, config.start_from)
     if start.final:
         return TrainingResult.of(start, already_complete=True)
     record = folder / "record" / start.folder.name if config.record else None
     run = session.begin_phase(layout.size, layout.dtype, slices, checkpoints, record)
+    if config.durability == "power":
+        run = replace(run, log=logs, log_bytes=config.log_bytes)
+        logs.mkdir()
+        sync(folder)
     events = EventLog(folder / "events.jsonl", listen, start.elapsed_s)
     training = Training(
         session.server, run, problem, config, cluster, identity, start, events, session.seats
@@ -77,6 +85,7 @@ def downpour_phase(
         with session.endings_told(training.ended):
             final = interruptible(lambda: training.drive(session.check_roles), training.stop)
         assert final is not None  # an interruption leaves by its exception
+        remove_logs(logs)  # the final checkpoint contains them
     finally:
         training.close()
         events.close()

@@ -28,6 +28,7 @@ from engine.frames import (
 from engine.gate import Gate
 from engine.ledger import Progress
 from engine.outgoing import Outgoing
+from engine.push_log import LogFailedError, PushLog
 from engine.segment import Segment
 from engine.shard import FencedShardError, ParameterShard, Push, PushRefusedError
 from engine.state import Location
@@ -72,6 +73,7 @@ class ShardEndpoint:
         token: str,
         folder: Path,
         vectors: NamedVectors | None = None,
+        log: PushLog | None = None,
         tls: TlsConfig | None = None,
     ) -> None:
         """Start serving at once.
@@ -81,12 +83,14 @@ class ShardEndpoint:
             token: the run's secret; a connection that does not show it is closed.
             folder: for the memory files of connections that share none with us.
             vectors: those that Sandblaster's replicas fetch and stage; None: there are none.
+            log: on disk, to be waited for before a push is acknowledged; None: memory suffices.
             tls: whom to trust; None: whoever shows the token, on loopback only.
         """
         self.index = index
         self.shard = shard
         self.lock = threading.Lock()
-        self.gate = Gate(self.lock, shard.sequences())
+        self.log = log
+        self.gate = Gate(self.lock, shard.sequences(), log.has_room if log else None)
         self._vectors = vectors
         self._place = place
         self._token = token
@@ -176,7 +180,7 @@ class ShardEndpoint:
                     session.close()
         except (ConnectionError, OSError) as error:
             log.debug("replica connection ended: %s", error)
-        except FencedShardError as error:
+        except (FencedShardError, LogFailedError) as error:
             log.warning("%s", error)
         finally:
             self._connections.discard(sock)
@@ -282,9 +286,14 @@ class _Session:
             self.endpoint.gate.handled(push[:2], push.sequence)
             if fetches:
                 reply["fetched_version"] = self.take_values(message)
-        if fetches:
-            self.send_with_values(reply)
-        else:
+            end = self.endpoint.log.written if self.endpoint.log else 0
+        deferred = self.endpoint.log is not None and reply["op"] != "refused"
+        if fetches:  # compute goes on with them while the disk is busy
+            self.send_with_values({**reply, "durable": False} if deferred else reply)
+            reply = {"op": "durable"}
+        if self.endpoint.log and deferred:
+            self.endpoint.log.wait(end)
+        if deferred or not fetches:
             send(self.sock, reply)
 
     def _applied(self, push: Push, grad: Tensor, location: Location) -> Message:

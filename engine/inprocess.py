@@ -99,9 +99,8 @@ class _World:
         self.pioneer: int | None = None  # the replica that works alone in the warm start
 
     def lend(self, holder: tuple[int, int]) -> LeaseReply:
-        fraction = self.ledger.num_leased / self.ledger.num_total
-        scale = scale_at(self.config.schedule, fraction)
         lease = None if self._held_back(holder[0]) else self.ledger.lease(holder)
+        scale = scale_at(self.config.schedule, self.ledger.fraction(lease)) if lease else 1.0
         return LeaseReply(lease, scale, self.ledger.complete)
 
     def _held_back(self, replica: int) -> bool:
@@ -233,6 +232,8 @@ def train_in_process(
     watcher: Watcher | None = None,
 ) -> InProcessResult:
     """Downpour SGD with every role in this thread; the same seed gives the same result.
+
+    What it has dies with this process, whatever `config.durability` says.
 
     Args:
         seed: decides which replica carries out its next instruction.

@@ -1,7 +1,11 @@
-"""What a run notes beside its shards' memory, so that it can be salvaged: its terms, its leases."""
+"""What a run notes so that it can be salvaged: its terms and its leases.
+
+They lie beside its shards' memory and, with durability=power, beside their logs.
+"""
 
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +14,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 
-from engine.checkpoint import Checkpoint
+from engine.checkpoint import Checkpoint, sync
 from engine.config import DownpourConfig, RuleConfig
 from engine.ledger import Holder, Lease, Range
 from engine.run_spec import RunSpec
@@ -28,10 +32,8 @@ class Terms:
     checkpoints: str
     identity: Mapping[str, str]
     counted: Sequence[Range]  # at its beginning
-    version: int  # of the shards, at its beginning
-    num_steps: int
     num_replicas: int
-    n_push: int
+    minibatch_size: int
     keep_checkpoints: int
     rule: RuleConfig
     slices: Sequence[slice]
@@ -39,45 +41,63 @@ class Terms:
 
 
 class Journal:
-    """The leases of a run, written to its memory folder before they are lent."""
+    """The leases of a run, written down before they are lent."""
 
     def __init__(
         self,
+        folder: Path,
         run: RunSpec,
         config: DownpourConfig,
         start: Checkpoint,
         num_replicas: int,
         elapsed: Callable[[], float],
+        *,
+        durable: bool = False,
     ) -> None:
-        self._terms = run.memory / TERMS
+        """Begin a journal in `folder`.
+
+        Args:
+            elapsed: seconds of training so far.
+            durable: sync every line; one that cannot be written is an error.
+        """
+        self._terms = folder / TERMS
+        self._durable = durable
         terms = {
             "checkpoints": str(run.checkpoints.resolve()),
             "identity": start.identity,
             "counted": start.counted,
-            "version": max(shard.version for shard in start.shards),
-            "num_steps": start.num_steps,
             "num_replicas": num_replicas,
-            "n_push": config.n_push,
+            "minibatch_size": config.minibatch_size,
             "keep_checkpoints": config.keep_checkpoints,
             "rule": asdict(config.rule),
             "slices": [(part.start, part.stop) for part in run.slices],
             "dtype": str(run.dtype),
         }
-        self._terms.write_text(json.dumps(terms))
-        self._file = (run.memory / _LEASES).open("ab", buffering=0)
+        self._file = (folder / _LEASES).open("ab", buffering=0)
         self._elapsed = elapsed
+        self._terms.write_text(json.dumps(terms))
+        if durable:
+            sync(self._terms)
+            sync(folder)
 
     def lent(self, holder: Holder, lease: Lease) -> None:
-        """Note a lease; to be called before its holder learns of it."""
+        """Note a lease; to be called before its holder learns of it.
+
+        Raises:
+            OSError: the journal is durable, and this line is not.
+        """
         row = [*holder, lease, round(self._elapsed(), 3)]
         line = (json.dumps(row) + "\n").encode()
         try:
-            whole = self._file.write(line) == len(line)
+            if self._file.write(line) < len(line):
+                raise OSError(f"{self._file.name}: no room for a line")
+            if self._durable:
+                os.fdatasync(self._file.fileno())
         except OSError as error:
+            if self._durable:
+                raise
             log.warning("%s: %s", self._terms.parent, error)
-            whole = False
-        if not whole:  # without this lease the journal would be wrong: better none
-            self._terms.unlink(missing_ok=True)
+            self._terms.unlink(missing_ok=True)  # without this lease it would be wrong: better none
 
     def close(self) -> None:
         self._file.close()

@@ -47,6 +47,8 @@ class Server(Protocol):
         self, slot: int, pushes: Sequence[Push], buffer: int
     ) -> tuple[list[Applied | Refused], list[int]]: ...
 
+    def settle(self, answers: Sequence[Applied | Refused]) -> list[Applied | Refused]: ...
+
 
 @dataclass
 class Tally:
@@ -187,21 +189,29 @@ class Replica:
             for version in self._versions
         ]
         if instruction.then_fetch:
-            self._exchange(pushes)
+            self._exchange(thread, pushes)
         else:
             self._pushes[self._slot] = thread.submit(self._send, self._slot, pushes)
             self._slot = (self._slot + 1) % NUM_SLOTS
 
-    def _exchange(self, pushes: Sequence[Push]) -> None:
+    def _exchange(self, thread: ThreadPoolExecutor, pushes: Sequence[Push]) -> None:
         """Push and fetch in this thread: it has nothing to compute until both are done.
 
-        So the same slot and the same buffer serve at each step, and more of them stays in cache.
+        So the same slot and the same buffer serve at each step, and more of them stays in cache;
+        unless the push is not durable yet: then its slot is kept until it is.
         """
         self._drain()  # the connections are the push thread's
         answers, self._versions = self._waited(
             lambda: self._server.exchange(self._slot, pushes, self._front)
         )
-        self._note(answers, pushes)
+        if all(isinstance(answer, Refused) or answer.durable for answer in answers):
+            self._note(answers, pushes)
+        else:
+            self._pushes[self._slot] = thread.submit(self._settle, answers, pushes)
+            self._slot = (self._slot + 1) % NUM_SLOTS
+
+    def _settle(self, answers: Sequence[Applied | Refused], pushes: Sequence[Push]) -> None:
+        self._note(self._server.settle(answers), pushes)
 
     def _send(self, slot: int, pushes: Sequence[Push]) -> None:
         self._note(self._server.push(slot, pushes), pushes)
@@ -216,7 +226,7 @@ class Replica:
                         raise FencedReplicaError(message)
                     case Refused(_, message):
                         self._tally.refused[message] += 1
-                    case Applied(_, staleness, duplicate) if not duplicate:
+                    case Applied(_, staleness, duplicate, _) if not duplicate:
                         self._tally.staleness[shard, staleness] += 1
         self._acknowledged = pushes[0].progress
         if self._num_bad >= self._config.max_bad_pushes:

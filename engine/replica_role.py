@@ -76,8 +76,8 @@ class _ReplicaSession:
             index,
             worker,
             run.heartbeat_interval_s,
-            {"phase": run.phase, **former},
             run.tls,
+            {"phase": run.phase, **former},
         )
         self.incarnation = 0  # until welcomed
         self._leases: queue.Queue[LeaseReply | None] = queue.Queue()

@@ -1,10 +1,11 @@
-"""What a run leaves in memory when its coordinator dies, made into the checkpoint it still owed.
+"""What a run leaves when its coordinator dies, made into the checkpoint that it still owed.
 
 Coordinator, scheduler and flow are one process; when that is killed, every role ends, but the
 shards' memory files stay. Beside them lie the terms of the run and a journal of its leases.
 Together they say which samples the shards' states contain. Whichever run starts next on this host,
 of whatever, writes that checkpoint before it frees the memory: so the same command goes on with
-every acknowledged update, not only with those of the last checkpoint.
+every acknowledged update, not only with those of the last checkpoint. With durability=power the
+shards' logs stay on disk whatever happens to the host, and serve where its memory is gone.
 """
 
 import fcntl
@@ -15,11 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine import checkpoint, memory
-from engine.checkpoint import Checkpoint, CheckpointError, ShardFile
+from engine.checkpoint import Checkpoint, CheckpointError, ShardFile, sync
 from engine.journal import TERMS, Terms, read_leases, read_terms
-from engine.ledger import Holder, Progress, Range, applied_ranges
+from engine.ledger import Holder, Progress, Range, applied_ranges, num_minibatches
+from engine.log_recovery import restore
 from engine.ownership import Ownership
 from engine.rules import make_rule
+from engine.run_spec import log_folder
 from engine.segment import gradient_at
 from engine.shard import FencedShardError, ParameterShard
 from engine.state import ShardState
@@ -34,7 +37,8 @@ _LAST_EPOCH = 2**62
 def salvage_all() -> list[Checkpoint]:
     """Write what the dead runs of this host owe, free their memory; return what was written.
 
-    A run whose checkpoint the disk refuses keeps its memory, for a later start to try again.
+    A run whose checkpoint the disk refuses keeps its memory, for a later start to try again; so
+    does one that lives on where we see no process of it, in another container.
     """
     written = []
     for folder in memory.left_over():
@@ -42,27 +46,55 @@ def salvage_all() -> list[Checkpoint]:
             try:
                 if made := salvage(folder):
                     written.append(made)
-            except OSError as error:
-                log.warning("%s is kept, since its checkpoint cannot be written: %s", folder, error)
+            except (OSError, FencedShardError) as error:
+                log.warning("%s is left as it is: %s", folder, error)
                 continue
             shutil.rmtree(folder, ignore_errors=True)
     return written
 
 
+def salvage_log(logs: Path) -> Checkpoint | None:
+    """Write what the logs of a dead run still owe, and remove them; None: nothing.
+
+    To be called after `salvage_all`: memory is as new as the logs, or newer.
+
+    Raises:
+        OSError: the checkpoint cannot be written; the logs stay.
+    """
+    made = salvage(logs)
+    remove_logs(logs)
+    return made
+
+
+def remove_logs(logs: Path) -> None:
+    """Remove a folder of logs, if it is there; while that lasts nobody takes it for a whole one."""
+    if not logs.exists():
+        return
+    gone = logs.with_name(f"{logs.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    logs.rename(gone)
+    sync(logs.parent)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
 def salvage(folder: Path) -> Checkpoint | None:
-    """Write the checkpoint that the run of this memory folder owes; None if it owes nothing.
+    """Write the checkpoint that the run of this memory folder, or of these logs, owes.
+
+    Returns:
+        None if it owes nothing.
 
     Raises:
         OSError: the checkpoint cannot be written.
+        FencedShardError: a shard is held by a process that cannot be ended.
     """
     terms = read_terms(folder)
     if terms is None or not Path(terms.checkpoints).is_dir():
         return None
     try:
-        shards = [_take_over(folder, terms, index) for index in range(len(terms.slices))]
+        shards = _shards(folder, terms)
         owed = _counted(folder, terms, shards)
         num_kept = _num_kept(terms)
-    except (OSError, FencedShardError, ValueError) as error:
+    except (OSError, ValueError) as error:
         log.warning("%s: nothing can be made of it: %s", folder, error)
         return None
     if owed is None or num_kept is None or num_kept >= sum(r.stop - r.start for r in owed[0]):
@@ -109,18 +141,55 @@ def _write(
         partial = checkpoint.partial_folder(checkpoints, id)
         digests = checkpoint.write_shard(partial, index, {"values": values, **slots})
         files.append(ShardFile(version, digests))
-    newest = max(file.version for file in files)
     return checkpoint.commit(
         checkpoints,
         id,
         identity=terms.identity,
         shards=files,
         counted=counted,
-        num_steps=terms.num_steps + (newest - terms.version) * terms.n_push,
+        num_steps=num_minibatches(counted, terms.minibatch_size),
         elapsed_s=elapsed_s,
         final=False,
         keep=terms.keep_checkpoints,
     )
+
+
+def _shards(folder: Path, terms: Terms) -> list[ParameterShard]:
+    """All shards, from memory or from their logs."""
+    indices = range(len(terms.slices))
+    if not log_folder(folder, 0).exists():
+        return [_take_over(folder, terms, index) for index in indices]
+    source = checkpoint.newest(Path(terms.checkpoints), terms.identity)
+    if source is None:
+        raise ValueError(f"{folder}: there is no checkpoint that it could continue")
+    shards = [_from_log(source, folder, terms, index) for index in indices]
+    if terms.num_replicas > 1:
+        return shards
+    return [
+        _from_log(source, folder, terms, index, shard.version - surplus) if surplus else shard
+        for index, (shard, surplus) in enumerate(zip(shards, _surplus(shards), strict=True))
+    ]
+
+
+def _from_log(
+    source: Checkpoint, logs: Path, terms: Terms, index: int, last: int | None = None
+) -> ParameterShard:
+    """The shard as the newest checkpoint and its log have it, up to version `last`."""
+    rule, part = make_rule(terms.rule), terms.slices[index]
+    state = ShardState.in_memory(part.stop - part.start, len(rule.slots), terms.dtype)
+    shard = ParameterShard(state, rule, epoch=1)
+    restore(state, shard, rule, index, source, log_folder(logs, index), last)
+    return shard
+
+
+def _surplus(shards: list[ParameterShard]) -> list[int]:
+    """Of one replica's pushes, how many each shard has beyond those that all of them have."""
+    tables = [shard.sequences() for shard in shards]
+    newest = max((holder for table in tables for holder in table), default=None)
+    if newest is None:
+        return [0] * len(shards)
+    reached = [table.get(newest, 0) for table in tables]
+    return [sequence - min(reached) for sequence in reached]
 
 
 def _take_over(folder: Path, terms: Terms, index: int) -> ParameterShard:
@@ -132,8 +201,10 @@ def _take_over(folder: Path, terms: Terms, index: int) -> ParameterShard:
     state = ShardState(memory.open_existing(path, num_bytes), count, len(rule.slots), dtype)
     if not state["ready"]:
         raise ValueError(f"{path} was never served")
-    Ownership(folder, index, _LAST_EPOCH, _ORPHANS_S).release()
-    shard = ParameterShard(state, rule, _LAST_EPOCH)
+    # Beyond that of whoever salvaged it before, and was killed.
+    epoch = max(_LAST_EPOCH, int(state["owner_epoch"]) + 1)
+    Ownership(folder, index, epoch, _ORPHANS_S).release()
+    shard = ParameterShard(state, rule, epoch)
     shard.finish_interrupted(lambda at: gradient_at(at, count, dtype))
     return shard
 

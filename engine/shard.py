@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -33,6 +33,19 @@ class Applied(NamedTuple):
     version: int
     staleness: int
     duplicate: bool
+    durable: bool = True  # as the run's `durability` has it; else another answer will say so
+
+
+class WriteAhead(Protocol):
+    """Learns of each change before it is begun."""
+
+    def push(self, version: int, push: Push, grad: Tensor) -> None:
+        """The push that makes `version` comes next; what this raises prevents it."""
+        ...
+
+    def fence(self, version: int, replica: int, incarnation: int) -> None:
+        """This life is refused from `version` on."""
+        ...
 
 
 class PushRefusedError(Exception):
@@ -77,6 +90,7 @@ class ParameterShard:
         max_staleness: int | None = None,
         record: Callable[[int, Push], None] | None = None,
         *,
+        log: WriteAhead | None = None,
         max_norm: float | None = None,
     ) -> None:
         """Take over `state`. If a push was interrupted, call `finish_interrupted` before use.
@@ -84,6 +98,7 @@ class ParameterShard:
         Args:
             max_norm: Euclidean norm up to which a gradient's slice is taken; None: any.
             record: called with each push and the version it makes, before it is begun.
+            log: to be told of every change in advance.
         """
         self._state = state
         self._rule = rule
@@ -91,6 +106,7 @@ class ParameterShard:
         self._max_staleness = max_staleness
         self._max_norm = max_norm
         self._record = record
+        self._log = log
         self._scratch = torch.empty(min(BLOCK, state.values.numel()), dtype=state.values.dtype)
         self._row_of: dict[Holder, int] = {}
         if state["owner_epoch"] >= epoch:
@@ -143,10 +159,13 @@ class ParameterShard:
             )
         if self._seen(row, push.sequence):
             return Applied(self.version, 0, duplicate=True)
-        staleness = self.version - push.fetched_version
+        # Below 0 where a loss of power took updates that were fetched, but never acknowledged.
+        staleness = max(0, self.version - push.fetched_version)
         self._check_push(push, grad, staleness)
         if self._record:
             self._record(self.version + 1, push)
+        if self._log:
+            self._log.push(self.version + 1, push, grad)
         self._begin(row, push, location)
         self._apply_from(0, grad, push.scale)
         self._commit()
@@ -179,8 +198,27 @@ class ParameterShard:
             row = self._row(replica, incarnation)
         except StaleIncarnationError:  # it never pushed here, and a newer life did
             return None
+        if self._log:
+            self._log.fence(self.version, replica, incarnation)
         self._state.rows[row]["fenced"] = 1
         return self.progress().get((replica, incarnation))
+
+    def repeat(self, push: Push, grad: Tensor | None) -> None:
+        """Apply what a log says was applied; None: the vectors contain it, the table does not."""
+        self._begin(self._row(push.replica, push.incarnation), push, NOWHERE)
+        if grad is not None:
+            self._apply_from(0, grad, push.scale)
+        self._commit()
+
+    def set_table(self, version: int, rows: Any) -> None:
+        """Let `rows` be the table of applied pushes, as it was at `version`."""
+        self._state.rows[:] = rows
+        self._state["version"] = version
+        self._row_of.clear()
+
+    def table(self) -> Any:
+        """A copy of the table of applied pushes, NUM_ROWS of `engine.state.ROW`."""
+        return self._state.rows.copy()
 
     def progress(self) -> dict[Holder, Progress]:
         """How far the applied pushes of each life of a replica reach."""

@@ -96,9 +96,19 @@ class Training:
             ),
             seats=seats,
         )
-        self._journal = Journal(
-            run, config, start, cluster.num_replicas, lambda: self._events.elapsed_s
-        )
+        self._journals = [
+            Journal(
+                folder,
+                run,
+                config,
+                start,
+                cluster.num_replicas,
+                lambda: self._events.elapsed_s,
+                durable=folder == run.log,
+            )
+            for folder in (run.memory, run.log)
+            if folder
+        ]
         events.record(
             "start",
             num_samples_total=ledger.num_total,
@@ -141,7 +151,8 @@ class Training:
 
     def close(self) -> None:
         """Write nothing any more."""
-        self._journal.close()
+        for journal in self._journals:
+            journal.close()
         self._measurer.shutdown(wait=False, cancel_futures=True)
 
     def _handle_events(self) -> None:
@@ -158,7 +169,8 @@ class Training:
                 case Send(peer, message):
                     self._server.send(peer, message)
                 case Lent(holder, lease):
-                    self._journal.lent(holder, lease)
+                    for journal in self._journals:
+                        journal.lent(holder, lease)
                 case Record(event, values):
                     self._events.record(event, **values)
                     if event == "replica_settled":
@@ -186,6 +198,7 @@ class Training:
             self._carry_out(self._coordinator.measured(False))  # there is nothing to measure
             return
         self._events.record("checkpoint", samples=commit.num_counted, path=str(written.folder))
+        self._carry_out(self._coordinator.committed(commit, str(written.folder)))
         if commit.warm_start:
             checkpoint.keep(written, self._kept)
         if commit.validate:

@@ -74,9 +74,9 @@ class WatchfulNanny(Nanny):
 
     def _on_worker_exit_sync(self, exitcode: int) -> None:
         if self.status not in (Status.closing, Status.closed, Status.closing_gracefully):
-            (resource,) = self.resources
-            ending = Ending(resource, self._worker_pid, exitcode)
-            self.log_event(ENDINGS, ending._asdict())  # type: ignore[no-untyped-call]
+            for resource in self.resources:
+                ending = Ending(resource, self._worker_pid, exitcode)
+                self.log_event(ENDINGS, ending._asdict())  # type: ignore[no-untyped-call]
         super()._on_worker_exit_sync(exitcode)  # type: ignore[no-untyped-call]
 
     async def close(  # type: ignore[override]  # as Dask's own: its base classes disagree

@@ -1,7 +1,8 @@
 """The coordinator's decisions: it gives portions to replicas and commands to shards. Pure.
 
 Messages and the clock come in as arguments, instructions go out. One operation is under way at a
-time; `answer` holds its result once it is done. No vector ever comes here.
+time, beside which the shards may be writing to disk; `answer` holds its result once it is done.
+No vector ever comes here.
 
     replica: hello → welcome, then work → sum → released, and validate → measured
     shard:   hello → assign → serving, then requests and their answers, in order
@@ -19,6 +20,7 @@ from engine.instructions import Instruction, Record, RunFailedError, Send
 from engine.run_spec import segment_name
 from engine.sandblaster.config import SandblasterConfig
 from engine.sandblaster.evaluator import Evaluator
+from engine.sandblaster.keeping import Keeping
 from engine.sandblaster.portions import Portion
 from engine.sandblaster.requests import Request, Requests
 from engine.sandblaster.roster import Roster
@@ -55,8 +57,10 @@ class Coordinator:
         self._commands: Sequence[Command] = ()
         self._evaluator = Evaluator(portions, config, self._roster)
         self._validation = Validation(self._roster)
+        self._keeping = Keeping(cluster.num_shards, epoch)
         self._stopped = False
         self.answer: Any = None
+        self.kept: list[Message] | None = None  # every shard's answer to the last `keep`
 
     @property
     def segments(self) -> frozenset[str]:
@@ -84,6 +88,12 @@ class Coordinator:
         self._begin()
         self._evaluator.begin(point, grad, samples, now)
         return self._go_on(now)
+
+    def keep(self, folder: str, names: Sequence[str]) -> list[Instruction]:
+        """Have the shards write vectors to disk, beside other operations; see `kept`."""
+        self.kept = None
+        message = self._keeping.begin(folder, names)
+        return [Send(s.peer, message) for s in self._roster.shards if s.address and s.peer]
 
     def validate(self, point: str) -> list[Instruction]:
         """Have some replica measure `point` on held-out data; the answer is its measures."""
@@ -165,7 +175,9 @@ class Coordinator:
     def _hear_shard(self, index: int, message: Message, now: float) -> list[Instruction]:
         if message["op"] == "serving":
             return self._serving(index, message, now)
-        if "request" not in message:  # a heartbeat
+        if message["op"] == "kept":
+            self.kept = self._keeping.hear(index, message) or self.kept
+        if "request" not in message:  # or a heartbeat
             return []
         request = self._requests.answer(index, message)
         return self._answered(request, now) if request else []
@@ -187,6 +199,7 @@ class Coordinator:
             Record("shard_serving", values),
             *(Send(self._roster.peer(k), moved) for k in self._roster.workers),
             *(Send(peer, request) for request in self._requests.unanswered(index)),
+            *(Send(peer, message) for message in self._keeping.unanswered(index)),
             *self._welcome(now),
         ]
 

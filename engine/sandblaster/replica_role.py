@@ -49,8 +49,8 @@ def run_replica(
                 index,
                 worker,
                 run.heartbeat_interval_s,
-                {"phase": run.phase},
                 run.tls,
+                {"phase": run.phase},
             )
         except OSError as error:
             log.warning("replica %d: the coordinator is gone: %s", index, error)

@@ -88,12 +88,25 @@ class ShardVectors:
         self._mark["sequence"] = sequence
         return {"op": "answered", "request": request["request"], **answer}
 
+    def keep(self, folder: Path, names: list[str]) -> Message:
+        """Write to disk what has changed; return where each vector lies, and its digest.
+
+        In whatever thread, but one at a time; nobody may write to these vectors meanwhile.
+        """
+        names = [name for name in names if name in self._vectors]
+        changed = {name: self._vectors[name] for name in names if name not in self._kept}
+        try:
+            digests = checkpoint.write_shard(folder, self._index, changed) if changed else {}
+        except OSError as error:
+            return {"failed": str(error)}
+        for name, digest in digests.items():
+            self._kept[name] = {"folder": folder.name, "sha256": digest}
+        return {"kept": {name: self._kept[name] for name in names}}
+
     def _carry_out(self, request: Message) -> Message:
         match request["op"]:
             case "commands":
                 return {"scalars": self._run(request["batch"])}
-            case "keep":
-                return self._keep(Path(request["folder"]), request["names"])
             case "restore":
                 self._restore(Path(request["folder"]), request["kept"][self._index])
                 return {}
@@ -116,18 +129,6 @@ class ShardVectors:
                 self._kept.pop(target, None)
             share += carry_out(command, self._vectors)
         return share
-
-    def _keep(self, folder: Path, names: list[str]) -> Message:
-        """Write to disk what has changed; return where each vector lies, and its digest."""
-        names = [name for name in names if name in self._vectors]
-        changed = {name: self._vectors[name] for name in names if name not in self._kept}
-        try:
-            digests = checkpoint.write_shard(folder, self._index, changed) if changed else {}
-        except OSError as error:
-            return {"failed": str(error)}
-        for name, digest in digests.items():
-            self._kept[name] = {"folder": folder.name, "sha256": digest}
-        return {"kept": {name: self._kept[name] for name in names}}
 
     def _restore(self, parent: Path, kept: dict[str, dict[str, str]]) -> None:
         for folder in {entry["folder"] for entry in kept.values()}:

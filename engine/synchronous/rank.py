@@ -36,7 +36,7 @@ def run_rank(spec: SynchronousSpec, rank: int, factory: ProblemFactory, worker: 
                 rank,
                 worker,
                 spec.heartbeat_interval_s,
-                tls=spec.tls,
+                spec.tls,
             )
         except OSError as error:
             log.warning("rank %d: the driver is gone: %s", rank, error)

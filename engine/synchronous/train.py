@@ -63,7 +63,8 @@ def train_synchronous(
         try:
             for rank in range(spec.num_ranks):
                 session.start(f"replica-{rank}", rank_task, spec, rank, factory)
-            final = interruptible(lambda: driver.drive(session.check_roles), driver.stop)
+            with session.endings_added():
+                final = interruptible(lambda: driver.drive(session.check_roles), driver.stop)
             assert final is not None  # an interruption leaves by its exception
         finally:
             driver.close()

@@ -19,6 +19,14 @@ class Point(NamedTuple):
     value: float
 
 
+class Phase(NamedTuple):
+    """Where a stretch of a run by one algorithm begins."""
+
+    time_s: float
+    samples: int
+    algorithm: str
+
+
 @dataclass
 class Iteration:
     """One iteration of a batch optimiser, with what its evaluations took."""
@@ -66,6 +74,7 @@ class TrainingHistory:
     refused: Counter[int] = field(default_factory=Counter)
     incidents: list[Incident] = field(default_factory=list)
     batch: BatchOptimisation = field(default_factory=BatchOptimisation)
+    phases: list[Phase] = field(default_factory=list)  # of a run by several algorithms
     num_samples: int = 0
     elapsed_s: float = 0.0
     complete: bool = False
@@ -108,6 +117,9 @@ def history_of(rows: Iterable[Event]) -> TrainingHistory:
             case "validation":
                 for name, value in row["metrics"].items():
                     history.validation[name].append(Point(row["time_s"], row["samples"], value))
+            case "phase" if row["phase"] == len(history.phases):  # a resumption repeats it
+                phase = Phase(row["time_s"], row["samples"], str(row["algorithm"]))
+                history.phases.append(phase)
             case "push_refused":
                 history.refused[row["replica"]] += row["pushes"]
             case "finished":

@@ -77,6 +77,11 @@ def _texts(row: Event) -> tuple[str, str] | None:
                 f"version {row['version']}.",
                 f"Its state came from {row['restored_from']}; the pushes went on.",
             )
+        case "process_ended" if row["code"]:
+            return (
+                f"Process {row['pid']} of {row['role']} {row['index']} {row['how']}.",
+                "Dask started another one in its place.",
+            )
         case "rank_lost":
             return (
                 f"Process {row['replica']} of the synchronous training was lost: {row['reason']}.",
@@ -96,5 +101,11 @@ def _texts(row: Event) -> tuple[str, str] | None:
             return (
                 f"Shard {row['shard']} could not write its part of a checkpoint: {row['reason']}.",
                 "The training went on; the earlier checkpoint is intact.",
+            )
+        case "checkpoint_interval":
+            return (
+                f"A checkpoint took {row['cost_s']:g} s.",
+                f"The next ones are {row['interval_s']:g} s apart, so that they cost no more than "
+                "their share of the training.",
             )
     return None

@@ -84,6 +84,12 @@ def _learning(figure: Figure, history: TrainingHistory) -> None:
         [(p.samples, 1 - p.value) for p in errors],
     )
     by_samples.locator_params(axis="x", nbins=5)  # six-digit numbers
+    for phase in history.phases:
+        for axes, at in ((by_time, phase.time_s), (by_samples, phase.samples)):
+            axes.axvline(at, color="black", linestyle=":", linewidth=1)
+            axes.annotate(
+                phase.algorithm, (at, 0.02), xycoords=("data", "axes fraction"), fontsize=8
+            )
 
 
 def _learning_axes(axes: Axes, label: str, loss: Curve, smoothed: Curve, accuracy: Curve) -> None:
@@ -103,10 +109,8 @@ def _learning_axes(axes: Axes, label: str, loss: Curve, smoothed: Curve, accurac
 def _iterations(figure: Figure, history: TrainingHistory) -> None:
     """The batch optimiser's iterates, of which each stands for passes over the whole data."""
     axes = figure.subplots()
-    norms = history.batch.gradient_norm
-    first = norms[0].time_s
-    losses = [p for p in history.loss if p.time_s >= first]
-    axes.plot([p.samples for p in losses], [p.value for p in losses], ".-", color=LOSS_COLOUR)
+    norms, done = history.batch.gradient_norm, history.batch.iterations
+    axes.plot([row.samples for row in done], [row.loss for row in done], ".-", color=LOSS_COLOUR)
     axes.set(xlabel="samples processed", ylabel="loss over the batch")
     axes.yaxis.label.set_color(LOSS_COLOUR)
     axes.grid(alpha=0.3)

@@ -136,9 +136,15 @@ class Conversation:
     def fenced(self, shard: int, replica: int, incarnation: int, progress: Any) -> None:
         self.say(shard, "fenced", replica=replica, incarnation=incarnation, progress=progress)
 
-    def snapshotted(self, shard: int, id: int, *progress: tuple[int, int, int, int]) -> None:
-        """A shard has written its part; `progress` as (replica, incarnation, lease, upto)."""
-        self.say(shard, "snapshotted", id=id, version=9, digests={}, progress=progress)
+    def snapshotted(
+        self, shard: int, id: int, *progress: tuple[int, int, int, int], cost_s: float = 0.0
+    ) -> None:
+        """A shard has written its part; `progress` as (replica, incarnation, lease, upto).
+
+        A tenth of the cost is time in which pushes were held, the rest that of writing.
+        """
+        costs = {"held_s": cost_s / 10, "wrote_s": cost_s * 9 / 10}
+        self.say(shard, "snapshotted", id=id, version=9, digests={}, progress=progress, **costs)
 
     def sent(self, peer: int, op: str | None = None) -> list[dict[str, Any]]:
         """Messages to `peer` among the last instructions."""

@@ -27,9 +27,10 @@ CONFIG = DownpourConfig(
     minibatch_size=4,
     num_epochs=25,
     rule=MomentumConfig(learning_rate=0.05),
-    schedule=ScheduleConfig(drop_at=(0.3, 0.617), drop_by=(2.0, 3.0)),
+    schedule=ScheduleConfig(drop_at=(0.3, 0.617), drop_by=(2.0, 3.0), anneal="cosine"),
     validate_every_epochs=99.0,
     checkpoint_every_s=0.02,
+    max_checkpoint_share=1.0,
 )
 
 

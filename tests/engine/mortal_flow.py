@@ -27,6 +27,7 @@ CONFIG = DownpourConfig(
     validate_every_epochs=99.0,
     warm_start=WarmStartConfig(steps=WARM_STEPS),
     checkpoint_every_s=0.2,
+    max_checkpoint_share=1.0,
 )
 POINTS = ("warm start", "training", "snapshot", "final snapshot")
 

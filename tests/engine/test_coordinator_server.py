@@ -66,7 +66,7 @@ def test_a_replica_of_an_earlier_phase_is_sent_home(server):
     server.phase = 2
     late, timely = (
         CoordinatorLink(
-            server.address, server.token, "replica", 0, "tcp://w:1", 60.0, {"phase": phase}
+            server.address, server.token, "replica", 0, "tcp://w:1", 60.0, more={"phase": phase}
         )
         for phase in (1, 2)
     )

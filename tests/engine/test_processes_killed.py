@@ -1,6 +1,7 @@
 """Real processes killed at the worst moments: every push is applied once, to the same bits."""
 
 import dataclasses
+import json
 import os
 import signal
 import time
@@ -35,10 +36,19 @@ def check_exactly_once(folder, config=CONFIG) -> None:
     assert end.num_counted == config.num_epochs * NUM_SAMPLES
     versions = [shard.version for shard in end.shards]
     assert versions == [config.num_epochs * PUSHES_PER_EPOCH] * 2
+    for shard, version in enumerate(versions):
+        assert len(set(applied(folder, shard).values())) == version
     first = checkpoint.read(folder / "checkpoints" / "000000")
     vectors = [(first.read_shard(index), 0) for index in range(2)]
     replayed = replay(classifier(), config, folder / "record" / "000000", vectors, versions)
     assert torch.equal(replayed, end.read_parameters())
+
+
+def applied(folder, shard: int) -> dict[int, tuple[int, int, int]]:
+    """Version of a shard -> id of the push that made it; of two owners the later one knows."""
+    record = folder / "record" / "000000" / f"shard-{shard:02d}.jsonl"
+    rows = [json.loads(line) for line in record.read_text().splitlines()]
+    return {row[1]: tuple(row[2:5]) for row in rows}
 
 
 def in_push(number: int, shard: int) -> Stop:
@@ -76,7 +86,7 @@ def test_a_shard_killed_while_it_finishes_the_push_of_its_killed_predecessor(tmp
                 victim = run.stopped("shard", 0)
                 run.kill_stopped("shard", 0)
                 assert run.exit_code(victim) == -9
-                wait_for_successor(run, victim)
+                wait_for_successor(run, victim, "shard", 0)
 
         run.start_all()
         run.drive_beside(meddle)
@@ -86,14 +96,38 @@ def test_a_shard_killed_while_it_finishes_the_push_of_its_killed_predecessor(tmp
     check_exactly_once(tmp_path)
 
 
-def wait_for_successor(run: ProcessRun, victim) -> None:
-    while run.of("shard", 0) is victim:
+def test_all_replicas_killed_with_a_push_in_their_hands(tmp_path):
+    heard = Listener()
+    with process_run(tmp_path, CONFIG, heard) as run:
+        run.stops = {("replica", index): [Stop("push", 10)] * 2 for index in range(2)}
+
+        def meddle() -> None:
+            for _ in range(2):
+                victims = [run.stopped("replica", index) for index in range(2)]
+                for index in range(2):
+                    run.kill_stopped("replica", index)
+                for index, victim in enumerate(victims):
+                    wait_for_successor(run, victim, "replica", index)
+
+        run.start_all()
+        run.drive_beside(meddle)
+    assert sorted(row["replica"] for row in heard.of("replica_lost")) == [0, 0, 1, 1]
+    assert len(heard.of("replica_settled")) == 4
+    assert [row["code"] for row in heard.of("process_ended")] == [-9] * 4
+    check_exactly_once(tmp_path)
+
+
+def wait_for_successor(run: ProcessRun, victim, role: str, index: int) -> None:
+    while run.of(role, index) is victim:
         time.sleep(0.002)
 
 
 @pytest.mark.parametrize("point", ["hold", "cut", "snapshot"])
 def test_a_shard_killed_during_a_snapshot(tmp_path, point):
-    config, heard = dataclasses.replace(CONFIG, checkpoint_every_s=0.1), Listener()
+    config, heard = (
+        dataclasses.replace(CONFIG, checkpoint_every_s=0.1, max_checkpoint_share=1.0),
+        Listener(),
+    )
     with process_run(tmp_path, config, heard) as run:
         run.stops = {("shard", 1): [Stop(point, 2)]}
         run.start_all()

@@ -8,6 +8,8 @@ import pytest
 
 from engine import memory
 from engine.config import ClusterConfig
+from engine.ownership import Ownership
+from engine.salvage import salvage_all
 from tests.engine.in_processes import process_run
 from tests.engine.mortal_flow import CONFIG, WARM_STEPS
 from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES
@@ -93,6 +95,34 @@ def test_another_run_that_starts_in_between_keeps_what_the_killed_one_owed(tmp_p
     (written,) = [c for c in other.salvaged if c.folder.is_relative_to(tmp_path)]
     assert written.num_counted >= done
     finish(tmp_path / "killed", num_kills=1)
+
+
+def test_memory_that_somebody_still_holds_is_left_alone(tmp_path, monkeypatch):
+    pid = kill_flow(tmp_path / "killed", "warm start")
+    (folder,) = memory_of(pid)
+    holder = Ownership(folder, 0, 100)  # as if in another container, where nobody ends it
+    monkeypatch.setattr("engine.salvage._ORPHANS_S", 0.05)
+    monkeypatch.setattr("engine.ownership._DEATH_S", 0.05)
+    assert salvage_all() == []
+    assert folder.exists()
+    holder.release()
+    monkeypatch.undo()
+    monkeypatch.setattr(memory, "shared_root", lambda: folder.parent)
+    assert len(salvage_all()) == 1
+
+
+def test_salvaging_that_is_killed_is_done_again(tmp_path, monkeypatch):
+    kill_flow(tmp_path / "killed", "warm start")
+    with monkeypatch.context() as patched:
+        patched.setattr("engine.checkpoint.commit", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            salvage_all()
+    (written,) = salvage_all()
+    assert written.num_counted >= acknowledged(tmp_path / "killed")
+
+
+def interrupt(*arguments: object, **named: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_run_that_somebody_removed_is_not_brought_back(tmp_path):

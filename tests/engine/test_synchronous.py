@@ -169,8 +169,13 @@ def test_a_rank_that_is_lost_again_and_again_ends_the_run(client, tmp_path):
             real_kill(row["pid"], "synchronous worker")
 
     heard = Meddler(When("rank_joined", None, strike))
-    with pytest.raises(RunFailedError, match=r"rank 0 was lost 2 times, cluster.max_restarts=1"):
+    match = r"rank 0 was lost 2 times, cluster.max_restarts=1"
+    with pytest.raises(RunFailedError, match=match) as raised:
         train_synchronous(client, SLOW, config(), cluster(2), tmp_path, {}, heard)
+    for row in heard.of("rank_joined"):
+        if row["replica"] == 0:
+            ended = f"replica-0: process {row['pid']} was killed by signal 9 (SIGKILL)"
+            assert ended in str(raised.value)
 
 
 def test_a_rank_that_cannot_build_its_problem_ends_the_run_with_its_error(client, tmp_path):

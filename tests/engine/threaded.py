@@ -13,7 +13,7 @@ from engine.coordinator_server import CoordinatorServer
 from engine.events import EventLog, Listener
 from engine.replica_role import run_replica
 from engine.run_spec import RunSpec
-from engine.salvage import salvage_all
+from engine.salvage import salvage_all, salvage_log
 from engine.shard_role import serve_shard
 from engine.start import full_identity, resume_or_begin
 from engine.training import Training
@@ -41,6 +41,8 @@ class ThreadedRun:
         slices = problem.layout.slices(cluster.num_shards)
         identity = full_identity(IDENTITY, problem, cluster.num_shards, config.name)
         checkpoints = folder / "checkpoints"
+        dtype = problem.layout.dtype
+        salvage_log(folder / "log")
         start = resume_or_begin(checkpoints, identity, problem, config.rule, slices)
         self.server = CoordinatorServer(cluster.host)
         if salvaging:
@@ -56,11 +58,15 @@ class ThreadedRun:
             memory=own,
             checkpoints=checkpoints,
             size=problem.layout.size,
-            dtype=problem.layout.dtype,
+            dtype=dtype,
             slices=slices,
             heartbeat_interval_s=cluster.heartbeat_interval_s,
             record=folder / "record" / start.folder.name if config.record else None,
+            log=folder / "log" if config.durability == "power" else None,
+            log_bytes=config.log_bytes,
         )
+        if self.spec.log:
+            self.spec.log.mkdir()
         self.events = EventLog(folder / "events.jsonl", listen, start.elapsed_s)
         self.training = Training(
             self.server, self.spec, problem, config, cluster, identity, start, self.events

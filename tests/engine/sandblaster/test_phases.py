@@ -56,6 +56,7 @@ def test_every_phase_begins_where_the_one_before_ended_and_the_curve_is_one(clie
     history = history_of(in_file(tmp_path))
     assert history.complete
     assert not history.incidents
+    assert [phase.algorithm for phase in history.phases] == [p.algorithm for p in CONFIG.phases]
     assert {point.samples <= 3 * NUM_SAMPLES for point in history.loss} == {True, False}
     assert sum(history.samples_of.values()) >= result.num_samples
     assert whole_loss(result.parameters) < first["loss"]
