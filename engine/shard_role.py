@@ -201,6 +201,7 @@ def _obey(
             threading.Thread(target=_keep, args=arguments, daemon=True).start()
         case "commands" | "restore" | "forget":
             with endpoint.lock:
+                endpoint.preserve()  # the parameters are one of the vectors
                 reply = vectors.answer(command)
             link.send(**reply)
         case "checkpoint":

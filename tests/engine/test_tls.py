@@ -169,7 +169,7 @@ def test_a_flipped_bit_under_tls_ends_the_connection_and_the_push_is_applied_onc
 def test_one_thread_may_receive_while_another_sends(member):
     """Both directions at once, more than the kernel holds."""
     server = CoordinatorServer("127.0.0.1", member)
-    link = CoordinatorLink(server.address, server.token, "shard", 3, "tcp://w:1", 60.0, member)
+    link = CoordinatorLink(server.address, server.token, "shard", 3, "tcp://w:1", 60.0, tls=member)
     try:
         peer = server.events.get(timeout=5).peer
         text, count = "x" * 500_000, 20
