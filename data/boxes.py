@@ -78,6 +78,15 @@ def fit_boxes(
     return records, counts
 
 
+def scale_boxes(records: list[dict[str, Any]], x: float, y: float) -> list[dict[str, Any]]:
+    """Give the boxes of an image whose sides were multiplied by `x` and `y`."""
+    return [
+        record
+        | {"box": [_short(edge * by) for edge, by in zip(record["box"], (x, y, x, y), strict=True)]}
+        for record in records
+    ]
+
+
 Edges = tuple[float, float, float, float]
 
 

@@ -83,7 +83,10 @@ def decode_rgb(
 
 def file_extension(data: bytes) -> str:
     """Name the extension that belongs to the bytes, whatever the file was called; else "img"."""
-    return next((ext for magic, ext in EXTENSIONS.items() if data.startswith(magic)), "img")
+    for magic, extension in EXTENSIONS.items():
+        if data.startswith(magic):
+            return extension
+    return "img"
 
 
 def orientation(data: bytes) -> int:
@@ -114,7 +117,7 @@ def _decode_plain_jpeg(
         raise UndecodableImage(f"has {width}x{height} pixels, but only {len(data)} bytes: is cut")
     if colours in ("CMYK", "YCCK") or orientation(data) != 1:
         return None
-    shortened = data
+    shortened: bytes | bytearray = data
     if num_rows is not None:
         rows_of_original = -(-num_rows * FULL_SCALE // eighths)
         height = min(height, rows_of_original)

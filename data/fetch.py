@@ -1,6 +1,5 @@
 """Bring tars that were staged elsewhere from a bucket: `python -m data.fetch URL STAGED`."""
 
-import hashlib
 import re
 import shutil
 import sys
@@ -11,9 +10,11 @@ from data.manifest import MANIFEST, Manifest, ManifestError, TarEntry, read_mani
 from data.publish import published, remove_partials
 from data.sources.errors import SourceError
 from data.sources.places import inside, is_file, normal, open_file, read_range
-from data.staged_tar import DamagedTar, check_bytes
+from data.staged_tar import DamagedTar, check_bytes, require_sound
+from data.tar_scan import scan
 from data.tars import WORK
 
+REMEDY: Final = "upload it again"
 MAX_MANIFEST_BYTES: Final = 1 << 30
 PIECE_BYTES: Final = 1 << 20
 TAR_NAME: Final = re.compile(r"(train|test)-\d{6}\.tar")
@@ -71,17 +72,14 @@ def _is_there(folder: Path, entry: TarEntry) -> bool:
 
 
 def _fetch_tar(place: str, folder: Path, entry: TarEntry) -> None:
-    digest, num_bytes = hashlib.sha256(), 0
     with open_file(place) as source, published(folder / entry.file) as file:
-        while data := source.read(PIECE_BYTES):
-            digest.update(data)
-            num_bytes += len(data)
-            file.write(data)
-        if (num_bytes, digest.hexdigest()) != (entry.num_bytes, entry.sha256):
+        shutil.copyfileobj(source, file, PIECE_BYTES)
+        file.flush()
+        if file.tell() != entry.num_bytes:
             raise DamagedTar(
-                f"{place}: has {num_bytes} bytes with SHA-256 {digest.hexdigest()[:16]}..., the "
-                f"manifest says {entry.num_bytes} and {entry.sha256[:16]}...: upload it again"
+                f"{place}: has {file.tell()} bytes, the manifest says {entry.num_bytes}: {REMEDY}"
             )
+        require_sound(scan(file), place, entry, REMEDY)
 
 
 if __name__ == "__main__":

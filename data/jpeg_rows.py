@@ -8,7 +8,7 @@ BASELINE: Final = (0xC0, 0xC1)  # frames whose rows come from top to bottom, in 
 COLOUR_ROWS: Final = 4
 
 
-def cut_below(data: bytes, num_rows: int) -> bytes:
+def cut_below(data: bytes, num_rows: int) -> bytes | bytearray:
     """Make the header of a JPEG claim so few rows that a decoder stops after them.
 
     Entropy coding gives no way into the middle of a scan, but nothing forces a decoder to go on to
@@ -23,7 +23,9 @@ def cut_below(data: bytes, num_rows: int) -> bytes:
     claimed = num_rows + COLOUR_ROWS
     if height_at is None or claimed >= int.from_bytes(data[height_at : height_at + 2]):
         return data
-    return data[:height_at] + claimed.to_bytes(2) + data[height_at + 2 :]
+    shortened = bytearray(data)
+    shortened[height_at : height_at + 2] = claimed.to_bytes(2)
+    return shortened
 
 
 def _height_at(data: bytes) -> int | None:

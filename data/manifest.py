@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from data.boxes import BoxCounts
 from data.publish import published
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 MANIFEST: Final = "manifest.json"
 # The smallest side of images is counted below the first, between two, and from the last on.
 SIDE_EDGES: Final = (32, 64, 128, 192, 256, 320, 384, 448, 512, 768, 1024)
@@ -37,7 +37,7 @@ class TarEntry:
     file: str
     num_samples: int
     num_bytes: int
-    sha256: str
+    sha256: str  # of all its bytes but the images', whose own lie in their JSON
     plan_digest: str  # of everything that decided its content
     num_pixels: int  # of the images that were decoded
     rgb_sums: tuple[int, int, int]  # over these pixels: exact, so the mean needs no order

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, get_args
 
 from data.boxes import Annotation
 from data.config import StagingConfig
+from data.shrink import Shrinking
 from data.sources.source import ByteRange, Source, SourceSample, Split
 from data.tar_format import BLOCK_BYTES
 
@@ -36,6 +37,7 @@ class TarPlan:
     class_names: tuple[str, ...]
     max_pixels: int
     decode_all: bool
+    shrinking: Shrinking | None
     fingerprint: str  # of the source
 
     @property
@@ -46,9 +48,14 @@ class TarPlan:
     @property
     def digest(self) -> str:
         """Of everything that decides the tar's content; where the images lie does not."""
-        digest = hashlib.sha256(
-            repr((self.class_names, self.max_pixels, self.decode_all, self.fingerprint)).encode()
+        decisive = (
+            self.class_names,
+            self.max_pixels,
+            self.decode_all,
+            self.shrinking,
+            self.fingerprint,
         )
+        digest = hashlib.sha256(repr(decisive).encode())
         for key, name, label, location, _, annotation in self.samples:
             digest.update(repr((key, name, label, location.num_bytes, annotation)).encode())
         return digest.hexdigest()
@@ -62,6 +69,8 @@ def plan_tars(
     The order is that of SHA-256(seed, split, name): the same on every machine and with every
     library version, whatever order the source lists its samples in.
     """
+    side = config.smallest_side
+    shrinking = None if side is None else Shrinking(side, config.jpeg_quality)
     limits = {"train": config.max_train_samples, "test": config.max_test_samples}
     return {
         split: tuple(
@@ -71,6 +80,7 @@ def plan_tars(
                 source.class_names,
                 config.max_pixels,
                 config.decode_all,
+                shrinking,
                 fingerprint,
             )
             for number, samples in enumerate(

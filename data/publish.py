@@ -21,7 +21,7 @@ def published(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
     """
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
-        with aside.open("xb") as file:
+        with aside.open("xb+") as file:
             yield file
             file.flush()
             if durable:

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -74,7 +74,8 @@ def stage(
     any order, twice if need be. The manifest comes last and says that all is done: with it in
     place, a rerun looks only at the tars' sizes. A tar that is missing, cut or named in `rewrite`
     is made again, finished ones stay. Any two runs on the same source give the same bytes. Only
-    one process stages a folder at a time; a second one waits.
+    one process stages a folder at a time; a second one waits. Staging that is refused before a tar
+    was finished leaves nothing behind; finished ones are kept for the next attempt.
 
     Raises:
         SourceError: the source is unusable, changed since it was staged, or holds more bad images
@@ -85,7 +86,6 @@ def stage(
     folder = staged_folder(root, config)
     if not folder.exists() and fingerprint(config) == MISSING:
         open_source(config, folder / WORK)  # says what is missing; nothing is left behind
-    folder.mkdir(parents=True, exist_ok=True)
     with _sole_writer(folder):
         manifest = read_manifest(folder) if (folder / MANIFEST).exists() else None
         if manifest is not None:
@@ -120,6 +120,8 @@ def _stage(
         entries = list(_tolerated(chain(kept, run_parallel(write_tar, todo)), num_images, config))
     except ValueError:  # the next attempt has to be another one
         drop_spool(work)
+        if manifest is None and not any(folder.glob("*.tar")):
+            _remove(folder)
         raise
     _require_same_bytes(manifest, entries, folder)
     manifest = _manifest(config, source.class_names, state, plans, entries)
@@ -263,20 +265,45 @@ def _staging_digest(config: DataConfig) -> str:
         "max_test_samples": staging.max_test_samples,
         "max_pixels": staging.max_pixels,
         "decode_all": staging.decode_all,
+        "smallest_side": staging.smallest_side,
+        "jpeg_quality": staging.jpeg_quality if staging.smallest_side else None,
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def _remove(folder: Path) -> None:
+    """Remove a folder in which nothing was finished, unless something else lies there."""
+    shutil.rmtree(folder / WORK)
+    with suppress(OSError):
+        folder.rmdir()
+
+
 @contextmanager
 def _sole_writer(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system takes back from a process that dies."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    """Make the folder and hold its lock, which the system takes back from a process that dies."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("waiting for another process that stages folder=%s", folder)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+            _lock(descriptor, folder)
+            if _is_at(folder, descriptor):
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.info("waiting for another process that stages folder=%s", folder)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def _is_at(folder: Path, descriptor: int) -> bool:
+    """False where the folder was removed while its lock was waited for."""
+    try:
+        return os.path.samestat(os.stat(folder), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

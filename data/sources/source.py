@@ -24,7 +24,14 @@ class ByteRange(NamedTuple):
     num_bytes: int
 
     def read(self) -> bytes:
-        data = read_range(self.path, self.offset, self.num_bytes)
+        return self.whole(read_range(self.path, self.offset, self.num_bytes))
+
+    def whole(self, data: bytes) -> bytes:
+        """Pass on what was read there.
+
+        Raises:
+            SourceError: fewer bytes than there were.
+        """
         if len(data) != self.num_bytes:
             raise SourceError(
                 f"{self.path}: {len(data)} of {self.num_bytes} bytes at offset {self.offset}: "

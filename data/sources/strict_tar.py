@@ -1,5 +1,6 @@
 """Reading tars of unknown origin in one pass: any doubt is an error, nothing is extracted."""
 
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,12 @@ MAX_EMPTY_FILES: Final = 1000
 MAX_FOLDERS: Final = 100_000
 READ_BYTES: Final = 1 << 20
 TAR: Final = ".tar"
+# A regular file's header block. No prefix, no link, no byte beyond ASCII in its name.
+PLAIN_HEADER: Final = re.compile(
+    rb"(?P<name>[\x20-\x7e]{1,100})\0*(?<=^.{100})[0-7\0 ]{24}(?P<size>[0-7]{11})[\0 ][0-7\0 ]{12}"
+    rb"(?P<checksum>[0-7]{6})[\0 ]{2}0\0{100}ustar.{83}\0{167}\Z",
+    re.DOTALL,
+)
 
 
 class Member(NamedTuple):
@@ -173,11 +180,25 @@ def _safe_name(info: tarfile.TarInfo, where: str, max_bytes: int) -> str:
 class _StrictTarInfo(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        info = super().frombuf(buf, encoding, errors)
+        info = cls._of_plain_header(buf) or super().frombuf(buf, encoding, errors)
         regular = MAX_INNER_BYTES if info.name.endswith(TAR) else MAX_MEMBER_BYTES
         limit = regular if info.isreg() else MAX_EXTENSION_BYTES
         if not 0 <= info.size <= limit:
             raise tarfile.HeaderError(f"claims {info.size} bytes: expected 0 to {limit}")
+        return info
+
+    @classmethod
+    def _of_plain_header(cls, buf: bytes | bytearray) -> Self | None:
+        """The regular file of a sound header with a plain ASCII name and size; else None.
+
+        Nearly all are; tarfile takes three times as long for them, and listing is done by one core.
+        """
+        plain = PLAIN_HEADER.match(buf)
+        # The checksum counts its own eight bytes as blanks.
+        if not plain or sum(buf) - sum(buf[148:156]) + 256 != int(plain["checksum"], 8):
+            return None
+        info = cls(plain["name"].decode("ascii"))
+        info.size = int(plain["size"], 8)
         return info
 
     @classmethod

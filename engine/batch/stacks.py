@@ -12,6 +12,7 @@ from torch import Tensor
 #: Elements of a sum worked on at a time, and bytes of a block of vectors in double precision of
 #: which all inner products are taken: either stays in a core's cache.
 BLOCK, GRAM_BYTES = 65536, 3 << 18
+_LINE = 16  # elements of single precision in a cache line
 
 
 def stacked(vectors: Sequence[Tensor]) -> list[Tensor]:
@@ -53,7 +54,8 @@ def products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
     places |= {id(vector): place for place, vector in enumerate(others, start=len(left))}
     matrices = stacked([*left, *others])
     num_rows = len(left) + len(others)
-    length = max(1, GRAM_BYTES // (8 * num_rows))
+    # A multiple of a cache line, so that every row of the block begins on one.
+    length = max(_LINE, GRAM_BYTES // (8 * num_rows) // _LINE * _LINE)
     block = torch.empty(num_rows, min(length, len(left[0])), dtype=torch.float64)
     total = torch.zeros(len(left), num_rows, dtype=torch.float64)
     for parts in _in_blocks(matrices, length):

@@ -56,7 +56,7 @@ def test_a_damaged_tar_is_refused_and_nothing_counts_as_staged(url, tmp_path):
     data = bytearray(memory.cat_file(f"{url}/train-000001.tar"))
     data[700] ^= 1
     memory.pipe_file(f"{url}/train-000001.tar", bytes(data))
-    with pytest.raises(DamagedTar, match=r"train-000001.tar: has \d+ bytes with SHA-256"):
+    with pytest.raises(DamagedTar, match=r"train-000001.tar: .*SHA-256.*: upload it again"):
         fetch_staged(url, tmp_path / "here")
     (folder,) = (tmp_path / "here").iterdir()
     assert not (folder / MANIFEST).exists()

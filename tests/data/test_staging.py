@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import tarfile
 import threading
+import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 
@@ -16,7 +17,7 @@ from data.config import DataConfig, InputConfig
 from data.manifest import MANIFEST, ManifestError, read_manifest
 from data.minibatches import TrainingReader
 from data.sources.source import SourceError
-from data.staging import stage, staged_folder
+from data.staging import _sole_writer, stage, staged_folder
 from data.test_images import TestReader
 from tests.data.pictures import contents, encoded, images_of, picture, write_archive, write_tree
 from tests.data.staged import config_of, dies_at
@@ -100,9 +101,14 @@ def test_the_manifest_says_what_is_there(config, tmp_path):
     for entry in manifest.entries:
         data = (result.folder / entry.file).read_bytes()
         assert entry.num_bytes == len(data)
-        assert entry.sha256 == hashlib.sha256(data).hexdigest()
         with tarfile.open(result.folder / entry.file) as tar:
             assert len(tar.getnames()) == 3 * entry.num_samples
+            for member in reversed([m for m in tar.getmembers() if m.name.endswith(".jpg")]):
+                image = slice(member.offset_data, member.offset_data + member.size)
+                about = json.load(tar.extractfile(member.name.replace(".jpg", ".json")))
+                assert about["sha256"] == hashlib.sha256(data[image]).hexdigest()
+                data = data[: image.start] + data[image.stop :]
+        assert entry.sha256 == hashlib.sha256(data).hexdigest()
 
 
 def test_mean_rgb_is_that_of_all_training_pixels(tmp_path):
@@ -348,3 +354,45 @@ def test_a_built_in_set_is_staged_by_its_name(tmp_path, name, num_train, num_tes
     manifest = stage(DataConfig(name=name, source="builtin"), tmp_path).manifest
     assert sum(entry.num_samples for entry in manifest.train) == num_train
     assert sum(entry.num_samples for entry in manifest.test) == num_test
+
+
+def test_a_refusal_before_any_tar_is_finished_leaves_nothing_behind(tmp_path):
+    images = images_of() | {"train/emu/one.jpg": b"of a class without test images"}
+    config = config_of(write_tree(tmp_path / "tree", images))
+    with pytest.raises(SourceError, match="only in train/: emu"):
+        stage(config, tmp_path / "staged")
+    assert list((tmp_path / "staged").iterdir()) == []
+
+
+def test_a_refusal_keeps_the_tars_that_are_finished(tmp_path):
+    images = images_of()
+    tree = write_tree(tmp_path / "tree", images)
+    config = config_of(tree, samples_per_tar=5)
+    bad = next(iter(images))
+    (tree / bad).write_bytes(b"not an image")
+
+    def bad_one_last(work, plans):
+        def has_bad(plan):
+            return any(sample.name == bad for sample in plan.samples)
+
+        return map(work, sorted(plans, key=has_bad))
+
+    with pytest.raises(SourceError, match="cannot be used"):
+        stage(config, tmp_path / "staged", bad_one_last)
+    finished = len(list(staged_folder(tmp_path / "staged", config).glob("*.tar")))
+    assert finished > 1
+    (tree / bad).write_bytes(images[bad])
+    assert stage(config, tmp_path / "staged").tars_kept == finished - 1
+
+
+def test_whoever_waited_for_a_folder_that_is_gone_makes_it_again(tree, tmp_path):
+    config = config_of(tree)
+    reference = contents(stage(config, tmp_path / "reference").folder)
+    folder = staged_folder(tmp_path, config)
+    with _sole_writer(folder):
+        waiting = threading.Thread(target=stage, args=(config, tmp_path))
+        waiting.start()
+        time.sleep(0.2)
+        folder.rmdir()
+    waiting.join(60)
+    assert contents(folder) == reference

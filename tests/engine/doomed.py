@@ -1,6 +1,8 @@
 """A whole training, cluster and all, that kills its own process after some checkpoints.
 
-python -m tests.engine.doomed FOLDER [DURABILITY]
+python -m tests.engine.doomed FOLDER [DURABILITY MEMORY]
+
+MEMORY is where memory files lie: no other run looks there.
 """
 
 import functools
@@ -10,6 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from engine import memory
 from engine.config import ClusterConfig, DownpourConfig
 from engine.dask_train import train_downpour
 from tasks.cluster import open_cluster
@@ -32,7 +35,9 @@ IDENTITY = {"data": "points"}
 FACTORY = functools.partial(slow, pause_s=0.005)
 
 
-def main(folder: Path, durability: str = "process") -> None:
+def main(folder: Path, durability: str = "process", root: str | None = None) -> None:
+    if root is not None:
+        memory.shared_root = lambda: Path(root)
     config = POWER if durability == "power" else CONFIG
     killer = Meddler(When("progress", 3, lambda row: os.kill(os.getpid(), signal.SIGKILL)))
     with open_cluster(CLUSTER) as client:

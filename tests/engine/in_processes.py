@@ -5,23 +5,26 @@ of its work; the test sees it stopped there, and then kills it, replaces it or l
 """
 
 import multiprocessing
+import os
 import signal
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from engine import checkpoint, gate, shard, shard_role, state
+from engine import checkpoint, gate, log_recovery, shard, shard_role, state
 from engine.config import ClusterConfig, DownpourConfig
 from engine.endpoint import ShardEndpoint
 from engine.events import Listener
 from engine.gate import Gate
 from engine.link import RemoteServer
+from engine.push_log import PushLog
 from engine.replica_role import run_replica
 from engine.run_spec import RunSpec
 from engine.shard_role import serve_shard
@@ -39,6 +42,8 @@ POINTS = {
     "hold": (Gate, "close"),  # the other shard holds pushes back already
     "cut": (Gate, "wait_for_cut"),  # pushes are held for a snapshot
     "snapshot": (checkpoint, "write_shard"),
+    "rotation": (PushLog, "rotate"),
+    "repetition": (log_recovery, "repeat"),  # the log is being read
     "push": (RemoteServer, "exchange"),
 }
 
@@ -54,6 +59,7 @@ def shard_process(
     spec: RunSpec, index: int, config: DownpourConfig, stop: Stop | None, small_blocks: bool
 ) -> None:
     """What a shard's process does."""
+    _let_go_of_sockets()
     torch.set_num_threads(1)
     if small_blocks:
         state.BLOCK = shard.BLOCK = BLOCK
@@ -67,10 +73,21 @@ def replica_process(
     spec: RunSpec, index: int, config: DownpourConfig, stop: Stop | None, small_blocks: bool
 ) -> None:
     """What a replica's process does; its gradients take long enough for a test to interfere."""
+    _let_go_of_sockets()
     torch.set_num_threads(1)
     if stop:
         _arm(stop)
     run_replica(spec, index, lambda: slow(pause_s=0.002), config, "process")
+
+
+def _let_go_of_sockets() -> None:
+    """Those of a coordinator that forked us would stay open after its death, and nobody notice."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in map(int, os.listdir("/proc/self/fd")):
+        with suppress(OSError):  # the descriptor of the list itself
+            if stat.S_ISSOCK(os.fstat(number).st_mode):
+                os.dup2(nothing, number)  # its Python object may close it once more
+    os.close(nothing)
 
 
 def _arm(stop: Stop) -> None:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
 from engine import checkpoint, memory, salvage
@@ -17,6 +16,7 @@ from tests.engine import doomed
 from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES
 from tests.engine.rows import Listener, in_file
 from tests.engine.shards import Contents
+from tests.engine.test_dask_train import wait_until_gone
 from tests.engine.threaded import latest
 from tests.kills import was_killed
 
@@ -25,19 +25,18 @@ CONFIG = doomed.POWER
 
 
 def test_nothing_acknowledged_is_lost_and_the_log_has_the_bits_that_memory_had(tmp_path):
-    command = [sys.executable, "-m", "tests.engine.doomed", str(tmp_path), "power"]
+    root = tmp_path / "memory"
+    root.mkdir()
+    command = [sys.executable, "-m", "tests.engine.doomed", str(tmp_path), "power", str(root)]
     killed = subprocess.Popen(command, cwd=Path(__file__).parents[2])
     was_killed("flow", killed.wait(timeout=90))
     rows = in_file(tmp_path)
-    roles = [psutil.Process(pid) for pid in pids(rows) if psutil.pid_exists(pid)]
-    assert psutil.wait_procs(roles, timeout=15)[1] == [], "workers outlived it"
+    assert wait_until_gone({row["pid"] for row in rows if "pid" in row}), "workers outlived it"
     acknowledged = max(row["samples"] for row in rows if row["event"] == "progress")
 
-    (left,) = memory.shared_root().glob(f"verydeep-{killed.pid}-*")
-    try:
-        compare(left, tmp_path)
-    finally:
-        shutil.rmtree(left)  # the power is lost
+    (left,) = root.glob(f"verydeep-{killed.pid}-*")
+    compare(left, tmp_path)
+    shutil.rmtree(root)  # the power is lost
 
     heard = Listener()
     with open_cluster(doomed.CLUSTER) as client:
@@ -51,10 +50,6 @@ def test_nothing_acknowledged_is_lost_and_the_log_has_the_bits_that_memory_had(t
         assert expected - doomed.CLUSTER.num_replicas <= shard.version <= expected
     assert not (tmp_path / "log").exists()
     assert not list(memory.shared_root().glob(f"verydeep-{os.getpid()}-*"))
-
-
-def pids(rows) -> set[int]:
-    return {row["pid"] for row in rows if "pid" in row}
 
 
 def compare(left: Path, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from tests.engine.mortal_flow import CONFIG, WARM_STEPS
 from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES
 from tests.engine.rows import Listener, in_file
 from tests.engine.threaded import ThreadedRun, latest
-from tests.kills import was_killed
+from tests.kills import process_state, was_killed
 
 PUSHES = CONFIG.num_epochs * sum(-(-size // CONFIG.minibatch_size) for size in UNIT_SIZES)
 NUM_REPLICAS = 2
@@ -36,7 +37,16 @@ def kill_flow(folder: Path, point: str) -> int:
     command = [sys.executable, "-m", "tests.engine.mortal_flow", str(folder), point, root]
     flow = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
     was_killed("flow", flow.wait(60))
+    wait_until_gone({row["pid"] for row in in_file(folder) if "pid" in row})
     return flow.pid
+
+
+def wait_until_gone(pids: set[int]) -> None:
+    """The roles of a killed flow end by themselves."""
+    deadline = time.monotonic() + 30
+    while any(process_state(pid) not in "XZ" for pid in pids):
+        assert time.monotonic() < deadline, "a role has outlived its flow"
+        time.sleep(0.01)
 
 
 def acknowledged(folder: Path) -> int:

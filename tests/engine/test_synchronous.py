@@ -180,5 +180,5 @@ def test_a_rank_that_is_lost_again_and_again_ends_the_run(client, tmp_path):
 
 def test_a_rank_that_cannot_build_its_problem_ends_the_run_with_its_error(client, tmp_path):
     factory = functools.partial(broken, os.getpid())
-    with pytest.raises(RunFailedError, match=r"rank-\d-\w+ failed: FileNotFoundError.*no such"):
+    with pytest.raises(RunFailedError, match=r"replica-\d-\w+ failed: FileNotFoundError.*no such"):
         train_synchronous(client, factory, config(), cluster(2), tmp_path, {})
