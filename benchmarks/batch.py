@@ -4,10 +4,11 @@
 
 Evaluations are counted until the loss is within 1e-10 of its minimum. The optimiser's own time is
 that of an iteration on two million parameters in single precision with a history of 10, less
-that of the evaluations; all on one thread.
+that of the evaluations; all on one thread. Traffic is counted in vectors that go from or to memory.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from time import perf_counter
 
 import numpy as np
@@ -19,10 +20,14 @@ from torch.nn import functional
 
 from benchmarks._figures import Figure, state
 from engine.batch.config import LbfgsConfig
-from engine.batch.minimise import minimise
+from engine.batch.local import LocalStore
+from engine.batch.methods import vector_names
+from engine.batch.minimise import drive, minimise
+from engine.batch.names import START
 from engine.batch.program import Span
+from engine.batch.vector import Command, reads, writes
 
-NUM_PARAMETERS, NUM_ITERATIONS, NUM_TURNS = 2_000_000, 30, 5
+NUM_PARAMETERS, NUM_ITERATIONS, NUM_TURNS, HISTORY = 2_000_000, 30, 5, 10
 
 #: (x, gradient to overwrite) -> loss
 Loss = Callable[[Tensor, Tensor], float]
@@ -61,7 +66,7 @@ def by_torch(objective: Counted, initial: Tensor, num_iterations: int) -> int:
         [x],
         max_iter=num_iterations,
         max_eval=10 * num_iterations,
-        history_size=10,
+        history_size=HISTORY,
         tolerance_grad=1e-12,
         tolerance_change=0.0,
         line_search_fn="strong_wolfe",
@@ -79,7 +84,7 @@ def by_scipy(objective: Counted, initial: Tensor, num_iterations: int) -> int:
         grad = torch.empty(len(x), dtype=torch.float64)
         return objective(torch.from_numpy(x.copy()), grad), grad.numpy()
 
-    options = {"maxcor": 10, "ftol": 0.0, "gtol": 1e-12, "maxiter": num_iterations}
+    options = {"maxcor": HISTORY, "ftol": 0.0, "gtol": 1e-12, "maxiter": num_iterations}
     start = initial.double().numpy()
     found = optimize.minimize(
         loss_and_gradient, start, jac=True, method="L-BFGS-B", options=options
@@ -158,9 +163,36 @@ def own_time() -> Figure:
     return Figure("own time of an iteration", "ms", mine, rival, "torch LBFGS", 1.0, False)
 
 
+class Metered(LocalStore):
+    """Counts the vectors that commands read or write, each command's own once."""
+
+    traffic = 0
+
+    def run(self, commands: Sequence[Command]) -> tuple[float, ...]:
+        for command in commands:
+            self.traffic += len(set(reads(command))) + (writes(command) is not None)
+        return super().run(commands)
+
+
+def traffic() -> Figure:
+    """Vectors moved in an iteration whose first trial is accepted, beside the fewest possible.
+
+    The fewest: the pairs and the gradient make the direction, with x the trial point; then the new
+    gradient, the old one and the direction make y and, with the pairs, all inner products.
+    """
+    store = Metered(**{START: torch.zeros(1000)})
+    config = LbfgsConfig(max_iterations=NUM_ITERATIONS, history_length=HISTORY, loss_tolerance=0.0)
+    store.reserve(vector_names(config))
+    moved: list[int] = []
+    drive(store, Counted(quadratic(1e3)), config, None, lambda record: moved.append(store.traffic))
+    least = (2 * HISTORY + 1) + 1 + 1 + 1 + 3 + 2 * HISTORY + 1
+    each = min(after - before for before, after in pairwise(moved[HISTORY + 1 :]))
+    return Figure("traffic of an iteration", "vectors", each, least, "the least", 0.9, False)
+
+
 def main() -> None:
     torch.set_num_threads(1)
-    state("batch", [*evaluations(), own_time()])
+    state("batch", [*evaluations(), traffic(), own_time()])
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from benchmarks._link_sides import (
     NUM_PINGS,
     NUM_ROUNDS,
     SIZE,
+    LocalAdagrad,
     Ours,
     RawSocket,
     alternate,
@@ -65,8 +66,14 @@ def _against_transports(ours: Ours) -> list[Figure]:
 def _against_work(ours: Ours) -> list[Figure]:
     """What no transport could save: the copy of a fetch, the arithmetic of a push."""
     target, source = torch.empty(SIZE), torch.ones(SIZE)
+    local = LocalAdagrad()
+
+    def push() -> None:
+        local.gradient.copy_(source)
+        local.step()
+
     fetches = alternate(NUM_ROUNDS, ours.fetch, lambda: target.copy_(source))
-    pushes = alternate(NUM_ROUNDS, ours.push, _LocalAdagrad().push)
+    pushes = alternate(NUM_ROUNDS, ours.push, push)
     return [
         speed("fetch_memcpy", fetches, "memcpy", 0.7),
         speed("push_adagrad", pushes, "memcpy + fused Adagrad, in place", 0.8),
@@ -86,21 +93,6 @@ def _against_actor(ours: Ours) -> list[Figure]:
         speed("fetch_actor", fetches, "Dask Actor", 2.0),
         speed("push_actor", pushes, "Dask Actor, numpy Adagrad", 2.0),
     ]
-
-
-class _LocalAdagrad:
-    """The same update with no link at all: copy the gradient, then torch's fused Adagrad."""
-
-    def __init__(self) -> None:
-        self._values = torch.ones(SIZE)
-        self._values.grad = torch.empty(SIZE)
-        self._optimiser = torch.optim.Adagrad([self._values], lr=0.01, fused=True)
-        self._gradient = torch.ones(SIZE)
-
-    def push(self) -> None:
-        assert self._values.grad is not None
-        self._values.grad.copy_(self._gradient)
-        self._optimiser.step()
 
 
 @contextmanager

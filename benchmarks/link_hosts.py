@@ -4,7 +4,8 @@
 
 Needs root and iproute2 for the namespaces, which are removed at the end. One shard of 16.8 million
 float32 parameters (64 MiB). The rival, in the same run, rounds alternating, is a raw socket over
-the same pair of virtual Ethernet devices that carries the same bytes and does nothing else.
+the same pair of virtual Ethernet devices that carries the same bytes and does nothing else; our
+pushes are applied by Adagrad, so they have a second rival that does the same work in place.
 """
 
 import secrets
@@ -44,12 +45,16 @@ def main() -> None:
             with Ours(folder, place) as ours:
                 pings = alternate(NUM_PINGS, ours.ping, raw.ping)
                 fetches = alternate(NUM_ROUNDS, ours.fetch, raw.fetch)
+                pushes = alternate(NUM_ROUNDS, ours.push, raw.push)
+                works = alternate(NUM_ROUNDS, ours.push, raw.push_and_apply)
             raw.close()
         state(
             "link_hosts",
             [
                 faster("round_trip", pings, "raw socket", 0.1),
                 speed("fetch", fetches, "raw socket", 0.7),
+                speed("push", pushes, "raw socket, nothing applied", 0.7),
+                speed("push_adagrad", works, "raw socket + fused Adagrad, in place", 0.8),
             ],
         )
     finally:

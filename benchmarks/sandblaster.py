@@ -1,7 +1,7 @@
 """Sandblaster against torch's and scipy's L-BFGS, its coordinator's memory, and a straggler.
 
 python -m benchmarks.sandblaster              all of it
-python -m benchmarks.sandblaster rivals       one part: rivals, memory or straggler
+python -m benchmarks.sandblaster rivals       one part: rivals, coordination, memory or straggler
 """
 
 import os
@@ -10,52 +10,47 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import psutil
 import torch
-from distributed import Client
 
 from benchmarks._batch_rivals import Trace, scipy_lbfgs, torch_lbfgs
 from benchmarks._batch_subjects import Bowl, Idle, digits_problem
 from benchmarks._figures import Figure, state
-from engine.batch.config import DescentConfig, LbfgsConfig, WolfeConfig
+from benchmarks._sandblaster_runs import (
+    HISTORY,
+    MINIBATCH,
+    Row,
+    half_the_digits,
+    lbfgs,
+    our_trace,
+    overhead,
+    train_ours,
+)
+from engine.batch.config import DescentConfig
 from engine.config import ClusterConfig, SgdConfig
 from engine.dask_sandblaster import train_sandblaster
 from engine.sandblaster.config import SandblasterConfig
 from tasks.cluster import open_cluster
 
-Row = dict[str, Any]
-MINIBATCH, ITERATIONS, HISTORY, ROUNDS = 50, 4, 10, 2
+ITERATIONS, ROUNDS = 4, 2
 SIZES = (100_000, 50_000_000)
 PAUSE_S, SLOWDOWN, EVALUATIONS = 0.02, 4.0, 6
-
-
-def lbfgs(num_iterations: int, history_length: int) -> LbfgsConfig:
-    """L-BFGS that runs for so many iterations, with torch's constants of the line search."""
-    return LbfgsConfig(
-        max_iterations=num_iterations,
-        history_length=history_length,
-        gradient_tolerance=0.0,
-        loss_tolerance=0.0,
-        line_search=WolfeConfig(c1=1e-4, c2=0.9),
-    )
 
 
 def rivals() -> list[Figure]:
     """Time to one loss on the demo's network, in turns; of each the fastest of its rounds."""
     cluster = ClusterConfig(num_replicas=2, num_shards=2)
     found: dict[str, list[Trace]] = {"ours": [], "scipy": [], "torch": []}
-    shares = []
     with open_cluster(cluster) as client:
         info = client.scheduler_info(n_workers=-1)["workers"]
         names = [f"replica-{k}" for k in range(cluster.num_replicas)]
         addresses = [a for a, worker in info.items() if worker["name"] in names]
         for _ in range(ROUNDS):
-            rows = train_ours(client, cluster)
-            shares.append(overhead(rows))
+            rows = train_ours(client, cluster, digits_problem, ITERATIONS)
             found["ours"].append(our_trace(rows))
             args = (MINIBATCH, ITERATIONS, HISTORY)
             found["scipy"].append(scipy_lbfgs(client, addresses, *args))
@@ -70,49 +65,23 @@ def rivals() -> list[Figure]:
     return [
         less("time_to_loss", "s", times["ours"], times["torch"], "torch LBFGS", 0.9),
         less("time_to_loss_scipy", "s", times["ours"], times["scipy"], "scipy + Dask", 1.0),
-        # As a ratio above 1: what may be lost over what is lost.
-        less("coordination_overhead", "share", min(shares), 0.05, "5 % of an iteration", 1.0),
     ]
 
 
-def train_ours(client: Client, cluster: ClusterConfig) -> list[Row]:
-    """The rows of one run."""
-    config = SandblasterConfig(
-        minibatch_size=MINIBATCH,
-        num_epochs=10_000,
-        rule=SgdConfig(),
-        optimiser=lbfgs(ITERATIONS, HISTORY),
-    )
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder)
-        train_sandblaster(client, digits_problem, config, cluster, path, {}, rows.append)
-    return rows
-
-
-def our_trace(rows: list[Row]) -> Trace:
-    """The iterates after the initial point."""
-    evaluations = [row for row in rows if row["event"] == "evaluation"]
-    start = evaluations[0]["time_s"]
-    taken = [row for row in rows if row["event"] == "iteration" and row["iteration"] > 0]
-    seconds = [row["time_s"] - start for row in taken]
-    return Trace(seconds, [row["loss"] for row in taken], len(evaluations))
-
-
-def overhead(rows: list[Row]) -> float:
-    """Share of the time between the first and the last iterate when no replica computed for it.
-
-    A portion computed twice counts once: the other time is lost as well.
-    """
-    taken = [row for row in rows if row["event"] == "iteration"]
-    first, last = taken[0]["time_s"], taken[-1]["time_s"]
-    within = [r for r in rows if r["event"] == "evaluation" and first < r["time_s"] <= last]
-    replicas = {name for row in within for name in row["computing_s"]}
-    computing_s = sum(sum(row["computing_s"].values()) for row in within)
-    computed = sum(sum(row["portions"].values()) for row in within)
-    twice = sum(row["backups"] for row in within)
-    computing_s *= (computed - twice) / computed
-    return float(1 - computing_s / (len(replicas) * (last - first)))
+def coordination() -> list[Figure]:
+    """What is lost of iterations that take a little over a second on two quiet cores."""
+    cluster = ClusterConfig(num_replicas=2, num_shards=2)
+    shares = []
+    with open_cluster(cluster) as client:
+        for _ in range(ROUNDS):
+            rows = train_ours(client, cluster, half_the_digits, 2 * ITERATIONS)
+            shares.append(overhead(rows))
+            taken = [row["time_s"] for row in rows if row["event"] == "iteration"]
+            seconds = [after - before for before, after in pairwise(taken)]
+            print("seconds of each iteration:", " ".join(f"{each:.3f}" for each in seconds))
+            print(f"share lost: {shares[-1]:.4f}")
+    # As a ratio above 1: what may be lost over what is lost.
+    return [less("coordination_overhead", "share", min(shares), 0.05, "5 % of an iteration", 1.0)]
 
 
 def memory() -> list[Figure]:
@@ -235,6 +204,7 @@ def less(name: str, unit: str, ours: float, rival: float, rival_name: str, goal:
 
 PARTS: dict[str, Callable[[], list[Figure]]] = {
     "rivals": rivals,
+    "coordination": coordination,
     "memory": memory,
     "straggler": straggler,
 }

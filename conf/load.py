@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 
 from conf.compose import Composed, Composer, composer, config_names
 from conf.errors import ConfigurationError, Faults
+from conf.fitting import for_chosen_algorithm
 from conf.origin import Blame
 from conf.overrides import RefusedOverride, check_choice, check_form, check_setting, parse
 from conf.schema import RunConfig
@@ -103,13 +104,15 @@ def _sound(
 def _compose(conf: Composer, overrides: dict[int, Override], faults: Faults) -> Composed:
     lines = [overrides[place].input_line or "" for place in sorted(overrides)]
     try:
-        return conf.compose(lines)
+        composed = conf.compose(lines)
     except HydraException as error:
         # What our own checks let through: Hydra's first complaint is the last of ours.
         reason = f"{error}: {error.__cause__}" if error.__cause__ else str(error)
         faults.add(f"overrides {lines}: {' '.join(reason.split())}", len(overrides))
         faults.raise_if_any()
         raise
+    chosen = any(override.key_or_group == "algorithm" for override in overrides.values())
+    return for_chosen_algorithm(composed) if chosen else composed
 
 
 def config_digest(config: RunConfig) -> str:

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from data.config import BUILTIN_NAMES, DataConfig
 from engine.algorithm import AlgorithmConfig
-from engine.config import ClusterConfig
+from engine.config import LOOPBACK, ClusterConfig
 from evaluation.config import EvaluationConfig, TransferConfig
 from models.config import ModelConfig
 
@@ -53,6 +53,12 @@ def contradictions(config: RunConfig) -> Iterator[Contradiction]:
     """Yield what no single group's dataclass can see."""
     yield from _names(config)
     yield from _sizes(config)
+    if config.algorithm.name == "synchronous" and config.cluster.host not in LOOPBACK:
+        text = (
+            f"cluster.host={config.cluster.host}, but algorithm=synchronous averages gradients by "
+            "gloo or nccl, which have no TLS: it stays on loopback"
+        )
+        yield Contradiction(("cluster.host", "algorithm"), text)
 
 
 def _names(config: RunConfig) -> Iterator[Contradiction]:

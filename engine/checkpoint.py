@@ -106,9 +106,10 @@ def write_shard(folder: Path, shard: int, vectors: Mapping[str, Tensor]) -> dict
     path = folder / shard_file_name(shard)
     try:
         save_file(dict(vectors), path)
-    except SafetensorError as error:  # wraps the operating system's own
+        sync(path)
+    except (OSError, SafetensorError) as error:  # the latter wraps the operating system's own
+        path.unlink(missing_ok=True)  # what was written of it may be all that the disk lacks
         raise OSError(f"{path}: cannot be written: {error}") from error
-    _sync(path)
     return {name: _digest(vector) for name, vector in vectors.items()}
 
 
@@ -137,7 +138,10 @@ def commit(
     final: bool,
     keep: int,
 ) -> Checkpoint:
-    """Make checkpoint `id` visible, its shard files being written; forget all but `keep`."""
+    """Make checkpoint `id` visible, its shard files being written; forget all but `keep`.
+
+    What is left of earlier ones that were never complete is removed.
+    """
     partial, folder = partial_folder(checkpoints, id), checkpoints / f"{id:06d}"
     document = {
         "format": _FORMAT,
@@ -150,10 +154,10 @@ def commit(
     }
     document["sha256"] = _document_digest(document)
     (partial / _DOCUMENT).write_text(json.dumps(document, indent=1))
-    _sync(partial / _DOCUMENT)
-    _sync(partial)
+    sync(partial / _DOCUMENT)
+    sync(partial)
     partial.rename(folder)
-    _sync(checkpoints)
+    sync(checkpoints)
     _prune(checkpoints, keep)
     return read(folder)
 
@@ -164,7 +168,7 @@ def keep(checkpoint: Checkpoint, folder: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(checkpoint.folder, partial, copy_function=os.link)
     partial.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
 def newest(checkpoints: Path, identity: Mapping[str, str]) -> Checkpoint | None:
@@ -261,6 +265,10 @@ def _shown(text: str | None, other: str | None) -> str:
 def _prune(checkpoints: Path, keep: int) -> None:
     for folder in sorted(checkpoints.glob("[0-9]" * 6))[:-keep]:
         shutil.rmtree(folder, ignore_errors=True)
+    newest = max(checkpoints.glob("[0-9]" * 6)).name
+    for partial in checkpoints.glob("[0-9]" * 6 + ".partial"):
+        if partial.name < newest:  # ids rise: a later one is being written
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _document_digest(document: Mapping[str, Any]) -> str:
@@ -287,7 +295,8 @@ def _digest(vector: Tensor) -> str:
     return hashlib.sha256(as_bytes(vector.contiguous())).hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make a file, or the names in a folder, durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -18,33 +18,39 @@ from engine.problem import Minibatch, Problem
 _SAFE = 1e-6  # torch's own guard against a norm of 0
 
 
-def clip_(grad: Tensor, layout: Layout, config: ClipConfig) -> None:
-    """Clip one whole gradient, shape (P,), in place.
+def clip_(grad: Tensor, layout: Layout, config: ClipConfig) -> bool:
+    """Clip one whole gradient, shape (P,), in place; True if it was beyond the bound.
 
     The bits are those of torch.nn.utils.clip_grad_value_ and clip_grad_norm_ on the tensors of
     `layout`. A norm that is not finite makes values NaN, which the shards refuse.
     """
+    beyond = False
     if config.max_value is not None:
+        low, high = grad.aminmax()
+        beyond = max(-float(low), float(high)) > config.max_value
         grad.clamp_(-config.max_value, config.max_value)
     if config.max_norm is not None:
         norms = [torch.linalg.vector_norm(view) for view in layout.views(grad).values()]
         norm = torch.linalg.vector_norm(torch.stack(norms))
         grad.mul_(torch.clamp(config.max_norm / (norm + _SAFE), max=1.0))
+        beyond = float(norm) > config.max_norm
+    return beyond
 
 
 def with_clipping(problem: Problem, config: ClipConfig) -> Problem:
     """`problem` with clipped gradients; `problem` itself when nothing is to be clipped."""
     if config.max_value is None and config.max_norm is None:
         return problem
-    return _Clipped(problem, config)
+    return ClippedProblem(problem, config)
 
 
-class _Clipped:
-    """Another problem's gradients, clipped."""
+class ClippedProblem:
+    """Another problem's gradients, clipped and counted."""
 
     def __init__(self, problem: Problem, config: ClipConfig) -> None:
         self._problem = problem
         self._config = config
+        self._num_clipped = 0
 
     @property
     def layout(self) -> Layout:
@@ -62,8 +68,13 @@ class _Clipped:
 
     def gradient_(self, parameters: Tensor, payload: Any, grad: Tensor) -> float:
         loss = self._problem.gradient_(parameters, payload, grad)
-        clip_(grad, self.layout, self._config)
+        self._num_clipped += clip_(grad, self.layout, self._config)
         return loss
+
+    def take_num_clipped(self) -> int:
+        """Gradients that were beyond the bound since the last call."""
+        count, self._num_clipped = self._num_clipped, 0
+        return count
 
     def loss(self, parameters: Tensor, payload: Any) -> float:
         return self._problem.loss(parameters, payload)

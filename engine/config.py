@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -79,6 +80,8 @@ class ScheduleConfig:
     drop_by: tuple[float, ...] = ()
     warm_up: float = Field(default=0.0, ge=0.0, lt=1.0)  # rises from a tenth until this fraction
     anneal: Literal["none", "linear", "cosine"] = "none"  # falls to 0 at the end of the run
+    #: Fractions of the run between which this schedule's samples lie: one phase of several.
+    part: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         if len(self.drop_at) != len(self.drop_by):
@@ -90,6 +93,8 @@ class ScheduleConfig:
             raise ValueError(f"drop_at={self.drop_at}: want rising fractions between 0 and 1")
         if not all(x > 0 for x in self.drop_by):
             raise ValueError(f"drop_by={self.drop_by}: want divisors above 0")
+        if not 0.0 <= self.part[0] < self.part[1] <= 1.0:
+            raise ValueError(f"part={self.part}: want two rising fractions from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -151,8 +156,15 @@ class DownpourConfig(TrainingConfig):
     overlap_fetch: bool = False  # compute does not wait for the fetch: one update staler
     warm_start: WarmStartConfig = WarmStartConfig()
     max_staleness: int | None = Field(default=None, ge=0)  # pushes staler than this are refused
-    max_bad_pushes: int = Field(default=10, ge=1)  # NaN or infinite in a row: replica is left out
+    max_push_norm: float | None = Field(default=None, gt=0.0)  # at a shard; larger ones are refused
+    max_bad_pushes: int = Field(
+        default=10, ge=1
+    )  # no number or too large, in a row: replica is left out
     record: bool = False  # write down what it takes to repeat the run bit for bit, engine.replay
+    # What an acknowledged push survives: the death of every process, or a loss of power as well.
+    durability: Literal["process", "power"] = "process"
+    log_bytes: int = Field(default=4_000_000_000, ge=1)  # of pushes, on disk, each shard; power
+    max_checkpoint_share: float = Field(default=0.035, gt=0.0, le=1.0)  # of the training's time
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -173,6 +185,15 @@ class SynchronousConfig(TrainingConfig):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class TlsConfig:
+    """PEM files by which the processes of a cluster know each other; the same on every host."""
+
+    ca_file: Path  # of the cluster's own CA, which signs nobody else
+    certificate_file: Path
+    key_file: Path  # without a password, readable by its owner alone
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ClusterConfig:
     """The processes of one run: each replica and each shard is a Dask worker of its own."""
 
@@ -180,6 +201,7 @@ class ClusterConfig:
     num_shards: int = Field(default=2, ge=1)
     threads_per_replica: int | None = Field(default=None, ge=1)  # None: cores / replicas
     host: str = "127.0.0.1"
+    tls: TlsConfig | None = None  # needed off loopback; for Dask's connections and our own
     dashboard_port: int = Field(default=0, ge=0, le=65535)  # 0: any free port
     start_timeout_s: float = Field(default=60.0, gt=0.0)
     heartbeat_interval_s: float = Field(default=1.0, gt=0.0)
@@ -192,8 +214,8 @@ class ClusterConfig:
                 f"heartbeat_timeout_s={self.heartbeat_timeout_s} is below three times "
                 f"heartbeat_interval_s={self.heartbeat_interval_s}"
             )
-        if self.host not in {"127.0.0.1", "::1", "localhost"}:
+        if self.tls is None and self.host not in LOOPBACK:
             raise ValueError(
-                f"host={self.host}: only loopback addresses are served without TLS, "
-                "and TLS is not available yet"
+                f"host={self.host}: only loopback addresses are served without TLS; "
+                "choose cluster=tls and name its three files"
             )

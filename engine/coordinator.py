@@ -4,7 +4,8 @@ Messages and the clock come in as arguments, instructions go out; sockets, files
 `engine.coordinator_server` and `engine.dask_train`. It never holds a parameter vector.
 
     replica: hello → welcome, then lease* and progress*, heartbeats in between
-    shard:   hello → assign → serving, then fence* and (snapshot → held → cut → snapshotted)*
+    shard:   hello → assign → serving, then fence* and
+             (snapshot → held → cut → snapshotted, or release when it is given up)*
 """
 
 from collections.abc import Mapping
@@ -24,13 +25,11 @@ from engine.instructions import (
     Send,
 )
 from engine.ledger import Holder, Ledger, Progress
+from engine.losses import Losses, in_words
 from engine.schedule import scale_at
-from engine.seats import ReplicaSeat, Seat, ShardSeat
+from engine.seats import ReplicaSeat, Seat, Seats, ShardSeat
 from engine.snapshots import Snapshots
 from engine.warm_start import WarmStart
-
-#: So many lives of a role in a row that end before they do anything: the next one will, too.
-MAX_FRUITLESS = 3
 
 
 class Coordinator:
@@ -46,13 +45,16 @@ class Coordinator:
         checkpoint: str,
         num_steps: int,
         warm_start: WarmStart,
+        seats: Seats | None = None,
     ) -> None:
-        """Start with nobody connected.
+        """Start with the shards that are seated.
 
         Args:
             checkpoint: what shards restore when their memory is new.
             num_steps: mini-batches done before, in the run that is resumed.
+            seats: of the run's phase before; None: nobody is connected yet.
         """
+        seats = seats or Seats(cluster.num_replicas, cluster.num_shards)
         self._ledger = ledger
         self._snapshots = snapshots
         self._config = config
@@ -60,10 +62,10 @@ class Coordinator:
         self._checkpoint = checkpoint
         self._num_steps = num_steps
         self._warm_start = warm_start
-        self._replicas = [ReplicaSeat() for _ in range(cluster.num_replicas)]
-        self._shards = [ShardSeat() for _ in range(cluster.num_shards)]
-        self._roles: dict[int, tuple[str, int]] = {}  # peer -> role and index
+        self._replicas, self._shards = seats.replicas, seats.shards
+        self._roles = seats.shard_peers  # and the replicas' that come
         self._settling: dict[Holder, dict[int, Progress | None]] = {}
+        self._losses = Losses(cluster.max_restarts)
         self._pioneer: int | None = None  # the replica that works alone in the warm start
         self._finished = self._stopping = False
 
@@ -88,9 +90,20 @@ class Coordinator:
         lose = self._lose_replica if role == "replica" else self._lose_shard
         return lose(index, reason)
 
+    def ended(self, role: str, index: int, pid: int, code: int) -> list[Instruction]:
+        """A process on the worker of a role has ended with this exit code, says its parent."""
+        self._losses.ended(pid, code)
+        seat = self._seat(role, index)
+        if pid not in seat.pids and not self._done(seat):  # it came and went without a word
+            seat.pids.add(pid)
+            self._losses.lost(role, index, pid, f"{role}-{index}", "before it said hello")
+        values = {"role": role, "index": index, "pid": pid, "code": code, "how": in_words(code)}
+        return [Record("process_ended", values)]
+
     def tick(self, now: float) -> list[Instruction]:
         """Time has passed: who is silent, what is due?"""
         instructions = self._drop_silent(now)
+        self._losses.check(now)
         self._check_absent(now)
         if self._finished or not all(shard.address for shard in self._shards):
             return instructions
@@ -105,6 +118,15 @@ class Coordinator:
         self._stopping = True
         return [] if self._snapshots.stop() else [Finish()]
 
+    def committed(self, commit: Commit, checkpoint: str) -> list[Instruction]:
+        """The checkpoint of a snapshot is durable: shards restore it, and may forget their logs."""
+        self._checkpoint = checkpoint
+        return [
+            Send(shard.peer, {"op": "committed", "version": written["version"]})
+            for shard, written in zip(self._shards, commit.shards, strict=True)
+            if shard.peer is not None
+        ]
+
     def measured(
         self, final: bool, metrics: Mapping[str, float] = MappingProxyType({})
     ) -> list[Instruction]:
@@ -115,22 +137,36 @@ class Coordinator:
         if not final:
             return []
         self._finished = True
-        return [*(Send(peer, {"op": "stop"}) for peer in self._roles), Finish()]
+        # Shards may serve another phase.
+        replicas = [seat.peer for seat in self._replicas if seat.peer is not None]
+        return [*(Send(peer, {"op": "stop"}) for peer in replicas), Finish()]
 
     def _greet(self, peer: int, hello: Message, now: float) -> list[Instruction]:
         role, index = str(hello["role"]), int(hello["index"])
-        seat: Seat = self._replicas[index] if role == "replica" else self._shards[index]
+        seat = self._seat(role, index)
+        if hello.get("life") and seat.peer is not None and hello["pid"] != seat.pid:
+            # It was taken for dead, woke up, was refused, and finds another in its place.
+            return [*_late_push(index, hello), Send(peer, {"op": "stop"})]
         lost = self.lose(seat.peer, "a successor connected") if seat.peer is not None else []
         self._roles[peer] = (role, index)
         seat.take(peer, int(hello["pid"]), str(hello["worker"]), now)
         if isinstance(seat, ReplicaSeat):
             seat.incarnation += 1
             seat.welcomed = False
-            return lost + self._welcome()
+            return [*lost, *_late_push(index, hello), *self._welcome()]
         assert isinstance(seat, ShardSeat)
         seat.epoch += 1
         assign = {"op": "assign", "epoch": seat.epoch, "checkpoint": self._checkpoint}
         return [*lost, Send(peer, assign)]
+
+    def _seat(self, role: str, index: int) -> Seat:
+        return self._replicas[index] if role == "replica" else self._shards[index]
+
+    def _done(self, seat: Seat) -> bool:
+        """True when nothing more is expected of who sits there."""
+        if isinstance(seat, ReplicaSeat):
+            return seat.quarantined or self._ledger.complete
+        return self._finished
 
     def _welcome(self) -> list[Instruction]:
         """Welcome the replicas that wait, while every shard serves."""
@@ -149,7 +185,7 @@ class Coordinator:
     def _hear_replica(self, index: int, message: Message) -> list[Instruction]:
         match message["op"]:
             case "lease":
-                self._replicas[index].fruitless = 0
+                self._losses.of_use("replica", index)
                 return self._lend(index)
             case "quarantine":
                 return self._quarantine(index, str(message["reason"]))
@@ -169,9 +205,9 @@ class Coordinator:
     def _lend(self, index: int) -> list[Instruction]:
         seat = self._replicas[index]
         assert seat.peer is not None
-        scale = scale_at(self._config.schedule, self._ledger.num_leased / self._ledger.num_total)
         holder = (index, seat.incarnation)
         lease = None if self._held_back(index) else self._ledger.lease(holder)
+        scale = scale_at(self._config.schedule, self._ledger.fraction(lease)) if lease else 1.0
         reply = {"op": "lease", "lease": lease, "scale": scale, "done": self._ledger.complete}
         lent: list[Instruction] = [Lent(holder, lease)] if lease else []
         return [*lent, Send(seat.peer, reply)]
@@ -192,6 +228,9 @@ class Coordinator:
             for text, count in message["refused"].items()
         ]
         if not message["steps"]:
+            if message["staleness"]:  # of pushes that were on their way at the last report
+                pushes = {"replica": index, "staleness": message["staleness"]}
+                refusals.append(Record("pushes", pushes))
             return refusals
         self._num_steps += message["steps"]
         seat.samples += message["samples"]
@@ -203,6 +242,7 @@ class Coordinator:
             "images_per_s": message["samples"] / message["seconds"],
             "staleness": message["staleness"],
             "waiting_s": message["waiting_s"],
+            "clipped": message["clipped"],
         }
         return [Record("progress", row), *refusals]
 
@@ -212,7 +252,7 @@ class Coordinator:
         if self._ledger.complete:
             return []
         if not seat.quarantined:
-            self._check_restarts("replica", index, seat, reason)
+            self._losses.lost("replica", index, seat.pid, seat.worker, reason)
         values = {"replica": index, "incarnation": seat.incarnation, "pid": seat.pid}
         if not seat.welcomed:
             return [Record("replica_lost", values | {"reason": reason})]
@@ -237,8 +277,13 @@ class Coordinator:
                 peers = [s.peer for s in self._shards if s.peer is not None] if cut else []
                 return [Send(peer, cut) for peer in peers if cut]
             case "snapshotted":
-                commit = self._snapshots.answer(index, message, self._num_steps, now)
-                return [*self._committed(commit, now), *self._stopped()] if commit else []
+                commit = self._snapshots.answer(index, message, now)
+                if not commit:
+                    return []
+                learned = self._snapshots.learned()
+                return [*learned, *self._committed(commit, now), *self._stopped()]
+            case "log_long":
+                self._snapshots.demand()
             case "snapshot_failed":
                 record = self._snapshots.fail(index, message, now)
                 if record and self._warm_start.reached(self._num_steps, now):
@@ -262,7 +307,7 @@ class Coordinator:
     def _serving(self, index: int, message: Message) -> list[Instruction]:
         seat = self._shards[index]
         seat.address = (message["host"], message["port"])
-        seat.fruitless = 0
+        self._losses.of_use("shard", index)
         values = {"shard": index, "epoch": seat.epoch, "version": message["version"]}
         values |= {"restored_from": message["restored_from"], "pid": seat.pid}
         moved = {"op": "shard", "index": index, "address": (*seat.address, seat.epoch)}
@@ -294,10 +339,11 @@ class Coordinator:
         seat.peer = seat.address = None
         if self._finished:
             return []
-        self._snapshots.abandon()
-        self._check_restarts("shard", index, seat, reason)
+        release = self._snapshots.abandon()
+        others = [s.peer for s in self._shards if s.peer is not None] if release else []
+        self._losses.lost("shard", index, seat.pid, seat.worker, reason)
         values = {"shard": index, "epoch": seat.epoch, "pid": seat.pid, "reason": reason}
-        return [Record("shard_lost", values)]
+        return [Record("shard_lost", values), *(Send(peer, release) for peer in others if release)]
 
     def _drop_silent(self, now: float) -> list[Instruction]:
         timeout = self._cluster.heartbeat_timeout_s
@@ -324,17 +370,10 @@ class Coordinator:
         if all(r.absent_since is not None and now - r.absent_since > limit for r in self._replicas):
             raise RunFailedError(f"no replica has had a process for {limit:g} s")
 
-    def _check_restarts(self, role: str, index: int, seat: Seat, reason: str) -> None:
-        seat.restarts += 1
-        seat.fruitless += 1
-        if seat.fruitless > MAX_FRUITLESS:
-            raise RunFailedError(
-                f"{role} {index} was lost {seat.fruitless} times in a row before it did anything, "
-                f"last as process {seat.pid} of worker {seat.worker} ({reason}): a library or its "
-                "data may be missing or broken there"
-            )
-        if seat.restarts > self._cluster.max_restarts:
-            raise RunFailedError(
-                f"{role} {index} was lost {seat.restarts} times, cluster.max_restarts="
-                f"{self._cluster.max_restarts}; the last time: {reason}"
-            )
+
+def _late_push(replica: int, hello: Message) -> list[Instruction]:
+    """What there is to record of a push that came after its life had been fenced."""
+    if not hello.get("refused"):
+        return []
+    values = {"replica": replica, "message": hello["refused"], "pushes": 1}
+    return [Record("push_refused", values)]

@@ -2,8 +2,11 @@
 
 import os
 import threading
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
+from engine.config import TlsConfig
 from engine.frames import Message, connect, receive, send, shut
 from engine.link import CONNECT_TIMEOUT_S
 
@@ -19,13 +22,16 @@ class CoordinatorLink:
         index: int,
         worker: str,
         heartbeat_interval_s: float,
+        tls: TlsConfig | None = None,
+        more: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        self._sock = connect(address, CONNECT_TIMEOUT_S)
+        """Connect and say hello; `more` is what it tells beside who this is."""
+        self._sock = connect(address, CONNECT_TIMEOUT_S, tls)
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._interval_s = heartbeat_interval_s
         identity = {"role": role, "index": index, "pid": os.getpid(), "worker": worker}
-        self.send("hello", token=token, **identity)
+        self.send("hello", token=token, **identity, **more)
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
     def send(self, op: str, **fields: Any) -> None:

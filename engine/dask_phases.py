@@ -1,7 +1,9 @@
-"""Downpour and Sandblaster in turns, each from where the other one got to, as one run.
+"""Downpour and Sandblaster in turns on one set of parameter shards, as one run.
 
-Every phase is a run of its own, in a folder of its own; a killed run goes on in the phase in which
-it was. What they tell is put together to one event log with one time and one count of samples.
+The shards serve all phases: parameters and the rule's slots stay in their memory, and only the
+replicas and their coordinator change. Each phase has a folder of its own, which begins with the
+last checkpoint of the phase before, so that a killed run goes on in the phase in which it was.
+What the phases tell is put together to one event log with one time and one count of samples.
 """
 
 from collections import Counter
@@ -13,14 +15,15 @@ from typing import Any
 import distributed
 
 from engine import checkpoint
-from engine.config import ClusterConfig, DownpourConfig, RuleConfig, TrainingConfig
-from engine.dask_sandblaster import train_sandblaster
-from engine.dask_train import train_downpour
+from engine.config import ClusterConfig, DownpourConfig, TrainingConfig
+from engine.dask_sandblaster import sandblaster_phase
+from engine.dask_session import Session
+from engine.dask_train import downpour_phase
 from engine.events import EventLog, Listener, Row, ignore
 from engine.problem import ProblemFactory
 from engine.result import TrainingResult
 from engine.sandblaster.config import PhaseConfig, SandblasterConfig
-from engine.start import begin_from, full_identity
+from engine.start import begin_from
 
 #: Rows that are about a phase, and so not about the run.
 _OF_A_PHASE = ("start", "finished")
@@ -38,55 +41,52 @@ def train_phases(
     """Train by `config.phases`, one after another; arguments as for `train_sandblaster`."""
     story = _Story(folder, listen, config.num_epochs)
     try:
-        before: Path | None = None
-        for index, phase in enumerate(config.phases):
-            own = folder / f"phase-{index}"
-            settings = phase_settings(config, phase, index)
-            if before:
-                args = (factory, settings, cluster.num_shards, before, own, dict(identity))
-                resources = {"replica-0": 1}
-                client.submit(_hand_over, *args, resources=resources, pure=False).result()
-            story.begin(index, phase)
-            if isinstance(settings, DownpourConfig):
-                result = train_downpour(
-                    client, factory, settings, cluster, own, identity, story.listen
-                )
-            else:
-                result = train_sandblaster(
-                    client, factory, settings, cluster, own, identity, story.listen
-                )
-            story.end(result, last=index == len(config.phases) - 1)
-            before = own / "checkpoints"
+        with Session(client, cluster) as session:
+            before: Path | None = None
+            for index, phase in enumerate(config.phases):
+                own = folder / f"phase-{index}"
+                settings = phase_settings(config, phase, index)
+                if before:
+                    begin_from(
+                        checkpoint.read(max(before.glob("[0-9]" * 6))),
+                        own / "checkpoints",
+                        settings.name,
+                    )
+                story.begin(index, phase)
+                result = _train(session, factory, settings, own, identity, story.listen)
+                story.end(result, last=index == len(config.phases) - 1)
+                before = own / "checkpoints"
     finally:
         story.close()
     return replace(result, num_samples=story.samples, elapsed_s=story.time_s)
 
 
+def _train(
+    session: Session,
+    factory: ProblemFactory,
+    settings: DownpourConfig | SandblasterConfig,
+    folder: Path,
+    identity: Mapping[str, str],
+    listen: Listener,
+) -> TrainingResult:
+    """One phase."""
+    if isinstance(settings, DownpourConfig):
+        return downpour_phase(session, factory, settings, folder, identity, listen)
+    return sandblaster_phase(session, factory, settings, folder, identity, listen)
+
+
 def phase_settings(
     config: SandblasterConfig, phase: PhaseConfig, index: int
 ) -> DownpourConfig | SandblasterConfig:
-    """The settings of one phase: its share of the epochs, one at least."""
+    """The settings of one phase: its share of the epochs, one at least, and of the schedule."""
     num_epochs = max(1, round(phase.share * config.num_epochs))
     if phase.algorithm == "sandblaster":
         return replace(config, num_epochs=num_epochs, phases=())
     common = {name: getattr(config, name) for name in TrainingConfig.__dataclass_fields__}
-    return DownpourConfig(**common | {"num_epochs": num_epochs, "seed": config.seed + index})
-
-
-def _hand_over(
-    factory: ProblemFactory,
-    settings: DownpourConfig | SandblasterConfig,
-    num_shards: int,
-    before: Path,
-    own: Path,
-    identity: Mapping[str, str],
-) -> None:
-    """On a worker: begin a phase with the parameters that the one before it ended with."""
-    problem = factory()
-    rule: RuleConfig = settings.rule
-    whole = full_identity(identity, problem, num_shards, settings.name)
-    newest = max(before.glob("[0-9]" * 6))
-    begin_from(checkpoint.read(newest), own / "checkpoints", whole, rule)
+    begin = sum(before.share for before in config.phases[:index])
+    schedule = replace(config.schedule, part=(begin, min(1.0, begin + phase.share)))
+    own = {"num_epochs": num_epochs, "seed": config.seed + index, "schedule": schedule}
+    return DownpourConfig(**common | own)
 
 
 class _Story:
@@ -99,8 +99,11 @@ class _Story:
         self._samples_of: Counter[str] = Counter()  # of earlier phases, by replica
         self._own_samples_of: Counter[str] = Counter()
         self._per_epoch = 1  # samples
+        self._told = False  # of the run's start
+        self._outcome: dict[str, str] = {}  # of the last batch optimiser
         self.samples = 0  # of earlier phases
         self.time_s = 0.0
+        self._heard_s = 0.0  # of the newest row
 
     def begin(self, index: int, phase: PhaseConfig) -> None:
         """The rows to come are those of this phase."""
@@ -110,17 +113,21 @@ class _Story:
     def end(self, result: TrainingResult, last: bool) -> None:
         """The phase is over."""
         self.samples += result.num_samples
-        self.time_s += result.elapsed_s
+        self.time_s = max(self.time_s + result.elapsed_s, self._heard_s)
         self._samples_of += self._own_samples_of
         if last and not result.already_complete:
-            self._log.write("finished", self.time_s, samples=self.samples, elapsed_s=self.time_s)
+            row = {"samples": self.samples, "elapsed_s": self.time_s, **self._outcome}
+            self._log.write("finished", self.time_s, **row)
 
     def listen(self, row: Row) -> None:
         """Pass a phase's row on as one of the whole run."""
         row = dict(row)
         event, time_s = row.pop("event"), row.pop("time_s") + self.time_s
+        self._heard_s = time_s
         if event == "start":
             self._start(row, time_s)
+        if "outcome" in row:
+            self._outcome = {"outcome": row["outcome"]}
         if event in _OF_A_PHASE:
             return
         if event != "evaluation" and "samples" in row:  # an evaluation tells them by replica
@@ -141,7 +148,8 @@ class _Story:
     def _start(self, row: Row, time_s: float) -> None:
         resumed = row["resumed_at_samples"]
         self._per_epoch = row["num_samples_total"] // row["num_epochs"]
-        if resumed or not self.samples:
+        if not self._told:
+            self._told = True
             row["num_samples_total"] = self._per_epoch * self._num_epochs
             row["num_epochs"] = self._num_epochs
             row["resumed_at_samples"] = resumed + self.samples

@@ -1,11 +1,9 @@
 """Sandblaster on Dask workers: starts the roles, and drives an optimiser on their vectors.
 
-Call it in the main thread, where signals arrive: whatever ends it, the roles are told to stop and
-the memory files are removed. This process never holds a vector until the end: the problem is built
-on the workers only.
+Call it in the main thread, where signals arrive. This process never holds a vector until the end:
+the problem is built on the workers only.
 """
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -13,21 +11,17 @@ from typing import NamedTuple
 import distributed
 import torch
 
-from engine import memory
-from engine.batch.config import MultibatchConfig
 from engine.checkpoint import Checkpoint
 from engine.config import ClusterConfig
-from engine.coordinator_server import CoordinatorServer
-from engine.dask_train import Roles, start_shards
+from engine.dask_session import Session
 from engine.events import EventLog, Listener, ignore
 from engine.problem import ProblemFactory
 from engine.result import TrainingResult
-from engine.roles import await_end, raise_errors, start_role
 from engine.run_spec import RunSpec
 from engine.sandblaster.config import SandblasterConfig
 from engine.sandblaster.coordinator import Coordinator
 from engine.sandblaster.driver import Driver
-from engine.sandblaster.portions import cut_data
+from engine.sandblaster.plan import planned_portions, sized
 from engine.sandblaster.record import IterationRecord, read_record
 from engine.sandblaster.replica_role import run_replica
 from engine.sandblaster.training import Training
@@ -67,44 +61,57 @@ def train_sandblaster(
         CheckpointMismatchError: `folder` holds a run of another identity.
         RunFailedError: a role was lost more than `cluster.max_restarts` times.
     """
-    facts: _Facts = client.submit(
-        _look_at,
-        factory,
-        config,
-        cluster.num_shards,
-        folder,
-        dict(identity),
-        resources={"replica-0": 1},
-        pure=False,
-    ).result()
-    _check_size(config, sum(facts.unit_sizes))
+    with Session(client, cluster) as session:
+        return sandblaster_phase(session, factory, config, folder, identity, listen)
+
+
+def sandblaster_phase(
+    session: Session,
+    factory: ProblemFactory,
+    config: SandblasterConfig,
+    folder: Path,
+    identity: Mapping[str, str],
+    listen: Listener,
+) -> TrainingResult:
+    """`train_sandblaster` in a session whose shards may have served before, and go on to serve."""
+    cluster = session.cluster
+    facts = session.ask_replica(
+        _look_at, factory, config, cluster.num_shards, folder, dict(identity)
+    )
+    config = sized(config, sum(facts.unit_sizes))
     if facts.start.final:
         return TrainingResult.of(facts.start, already_complete=True)
     record = read_record(folder / "records", facts.identity)
-    server = CoordinatorServer(cluster.host)
-    run = RunSpec(
-        coordinator=server.address,
-        token=server.token,
-        host=cluster.host,
-        memory=memory.create_folder(server.token),
-        checkpoints=folder / "checkpoints",
-        size=facts.size,
-        dtype=facts.dtype,
-        slices=facts.slices,
-        heartbeat_interval_s=cluster.heartbeat_interval_s,
-    )
+    epoch = session.next_epoch(record.epoch if record else 0)
+    run = session.begin_phase(facts.size, facts.dtype, facts.slices, folder / "checkpoints")
     events = EventLog(folder / "events.jsonl", listen, record.elapsed_s if record else 0.0)
     try:
         _record_start(events, facts, config, cluster, record)
-        roles = _start_roles(client, run, factory, config, cluster)
-        driver = _driver(server, run, facts, config, cluster, record, events, roles)
-        batch_size = sum(facts.unit_sizes)
-        training = Training(driver, config, folder, facts.identity, batch_size, record, events)
-        final = training.train()
-        await_end(roles)
+        session.start_shards(run, config.rule, None)
+        for index in range(cluster.num_replicas):
+            session.start(f"replica-{index}", sandblaster_task, run, index, factory, config)
+        coordinator = Coordinator(
+            planned_portions(facts.unit_sizes, config),
+            config,
+            cluster,
+            checkpoint=str(facts.start.folder),
+            epoch=epoch,
+            seats=session.seats,
+        )
+        driver = Driver(session.server, run, coordinator, events, session.check_roles)
+        training = Training(
+            driver,
+            config,
+            folder,
+            facts.identity,
+            sum(facts.unit_sizes),
+            record,
+            events,
+            epoch,
+        )
+        with session.endings_added():
+            final = training.train()
     finally:
-        server.close()
-        shutil.rmtree(run.memory, ignore_errors=True)
         events.close()
     return TrainingResult.of(final, already_complete=False)
 
@@ -125,16 +132,6 @@ def _look_at(
     return _Facts(size, dtype, slices, tuple(problem.unit_sizes), whole, start)
 
 
-def _check_size(config: SandblasterConfig, num_samples: int) -> None:
-    """The batches of an optimiser that draws its own must be those of this data."""
-    optimiser = config.optimiser
-    if isinstance(optimiser, MultibatchConfig) and optimiser.num_samples != num_samples:
-        raise ValueError(
-            f"optimiser.num_samples={optimiser.num_samples}, but the training data has "
-            f"{num_samples} samples: set algorithm.optimiser.num_samples={num_samples}"
-        )
-
-
 def _record_start(
     events: EventLog,
     facts: _Facts,
@@ -150,48 +147,6 @@ def _record_start(
         replicas=cluster.num_replicas,
         shards=cluster.num_shards,
     )
-
-
-def _driver(
-    server: CoordinatorServer,
-    run: RunSpec,
-    facts: _Facts,
-    config: SandblasterConfig,
-    cluster: ClusterConfig,
-    record: IterationRecord | None,
-    events: EventLog,
-    roles: Roles,
-) -> Driver:
-    portions = cut_data(facts.unit_sizes, config.minibatch_size * config.portion_minibatches)
-    epoch = record.epoch + 1 if record else 1
-    checkpoint = str(facts.start.folder)
-    coordinator = Coordinator(portions, config, cluster, checkpoint=checkpoint, epoch=epoch)
-    return Driver(server, run, coordinator, events, lambda: raise_errors(roles))
-
-
-def _start_roles(
-    client: distributed.Client,
-    run: RunSpec,
-    factory: ProblemFactory,
-    config: SandblasterConfig,
-    cluster: ClusterConfig,
-) -> Roles:
-    """The tasks of all shards and all replicas."""
-    name = run.token[:8]
-    replicas = [
-        start_role(
-            client,
-            f"replica-{index}",
-            f"replica-{index}-{name}",
-            sandblaster_task,
-            run,
-            index,
-            factory,
-            config,
-        )
-        for index in range(cluster.num_replicas)
-    ]
-    return start_shards(client, run, config.rule, None) + replicas
 
 
 def sandblaster_task(

@@ -1,31 +1,26 @@
 """Downpour SGD on Dask workers: starts the roles, and carries out the coordinator's decisions.
 
 Call it in the main thread, where signals arrive: an interrupted run writes one more checkpoint.
-Whatever ends it, the roles are told to stop and the memory files are removed.
 """
 
-import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import distributed
 
-from engine import memory
-from engine.config import ClusterConfig, DownpourConfig, RuleConfig
-from engine.coordinator_server import CoordinatorServer
+from engine.checkpoint import sync
+from engine.config import ClusterConfig, DownpourConfig
+from engine.dask_session import Session
 from engine.events import EventLog, Listener, ignore
 from engine.interruptible import interruptible
 from engine.problem import ProblemFactory
 from engine.replica_role import run_replica
 from engine.result import TrainingResult
-from engine.roles import await_end, raise_errors, start_role
 from engine.run_spec import RunSpec
-from engine.salvage import salvage
-from engine.shard_role import serve_shard
+from engine.salvage import remove_logs, salvage_log
 from engine.start import full_identity, resume_or_begin
 from engine.training import Training
-
-Roles = list["distributed.Future[None]"]
 
 
 def train_downpour(
@@ -51,89 +46,50 @@ def train_downpour(
         CheckpointMismatchError: `folder` holds a run of another identity.
         RunFailedError: a role was lost more than `cluster.max_restarts` times.
     """
-    problem = factory()
-    slices = problem.layout.slices(cluster.num_shards)
-    identity = full_identity(identity, problem, cluster.num_shards, config.name)
-    salvage(folder / "checkpoints", identity, config, slices, problem.layout.dtype)
-    start = resume_or_begin(
-        folder / "checkpoints", identity, problem, config.rule, slices, config.start_from
-    )
-    if start.final:
-        return TrainingResult.of(start, already_complete=True)
-    server = CoordinatorServer(cluster.host)
-    run = RunSpec(
-        coordinator=server.address,
-        token=server.token,
-        host=cluster.host,
-        memory=memory.create_folder(server.token),
-        checkpoints=folder / "checkpoints",
-        size=problem.layout.size,
-        dtype=problem.layout.dtype,
-        slices=slices,
-        heartbeat_interval_s=cluster.heartbeat_interval_s,
-        record=folder / "record" / start.folder.name if config.record else None,
-    )
-    events = EventLog(folder / "events.jsonl", listen, start.elapsed_s)
-    training = Training(server, run, problem, config, cluster, identity, start, events)
-    try:
-        roles = _start_roles(client, run, factory, config, cluster)
-        final = interruptible(lambda: training.drive(lambda: raise_errors(roles)), training.stop)
-        assert final is not None  # an interruption leaves by its exception
-        await_end(roles)
-    finally:
-        training.close()
-        shutil.rmtree(run.memory, ignore_errors=True)
-        events.close()
-    return TrainingResult.of(final, already_complete=False)
+    with Session(client, cluster) as session:
+        return downpour_phase(session, factory, config, folder, identity, listen)
 
 
-def _start_roles(
-    client: distributed.Client,
-    run: RunSpec,
+def downpour_phase(
+    session: Session,
     factory: ProblemFactory,
     config: DownpourConfig,
-    cluster: ClusterConfig,
-) -> Roles:
-    """The tasks of all shards and all replicas."""
-    name = run.token[:8]
-    replicas = [
-        start_role(
-            client,
-            f"replica-{index}",
-            f"replica-{index}-{name}",
-            replica_task,
-            run,
-            index,
-            factory,
-            config,
-        )
-        for index in range(cluster.num_replicas)
-    ]
-    return start_shards(client, run, config.rule, config.max_staleness) + replicas
-
-
-def start_shards(
-    client: distributed.Client, run: RunSpec, rule: RuleConfig, bound: int | None
-) -> Roles:
-    """The tasks of all shards; `bound` is on the staleness of a push, None: none."""
-    return [
-        start_role(
-            client,
-            f"shard-{index}",
-            f"shard-{index}-{run.token[:8]}",
-            shard_task,
-            run,
-            index,
-            rule,
-            bound,
-        )
-        for index in range(len(run.slices))
-    ]
-
-
-def shard_task(run: RunSpec, index: int, rule: RuleConfig, bound: int | None) -> None:
-    """`serve_shard` as a Dask task."""
-    serve_shard(run, index, rule, bound, distributed.get_worker().address)
+    folder: Path,
+    identity: Mapping[str, str],
+    listen: Listener,
+) -> TrainingResult:
+    """`train_downpour` in a session whose shards may have served before, and go on to serve."""
+    problem, cluster = factory(), session.cluster
+    layout = problem.layout
+    slices = layout.slices(cluster.num_shards)
+    identity = full_identity(identity, problem, cluster.num_shards, config.name)
+    checkpoints, logs = folder / "checkpoints", folder / "log"
+    salvage_log(logs)
+    start = resume_or_begin(checkpoints, identity, problem, config.rule, slices, config.start_from)
+    if start.final:
+        return TrainingResult.of(start, already_complete=True)
+    record = folder / "record" / start.folder.name if config.record else None
+    run = session.begin_phase(layout.size, layout.dtype, slices, checkpoints, record)
+    if config.durability == "power":
+        run = replace(run, log=logs, log_bytes=config.log_bytes)
+        logs.mkdir()
+        sync(folder)
+    events = EventLog(folder / "events.jsonl", listen, start.elapsed_s)
+    training = Training(
+        session.server, run, problem, config, cluster, identity, start, events, session.seats
+    )
+    try:
+        session.start_shards(run, config.rule, config.max_staleness, config.max_push_norm)
+        for index in range(cluster.num_replicas):
+            session.start(f"replica-{index}", replica_task, run, index, factory, config)
+        with session.endings_told(training.ended):
+            final = interruptible(lambda: training.drive(session.check_roles), training.stop)
+        assert final is not None  # an interruption leaves by its exception
+        remove_logs(logs)  # the final checkpoint contains them
+    finally:
+        training.close()
+        events.close()
+    return TrainingResult.of(final, already_complete=False)
 
 
 def replica_task(run: RunSpec, index: int, factory: ProblemFactory, config: DownpourConfig) -> None:

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from engine import memory
+from engine.config import TlsConfig
 from engine.frames import (
-    Buffer,
+    DamagedFrameError,
     Message,
     ProtocolError,
     accepted,
-    as_bytes,
     is_token,
     listen,
     receive,
@@ -27,11 +27,16 @@ from engine.frames import (
 )
 from engine.gate import Gate
 from engine.ledger import Progress
+from engine.outgoing import Outgoing
+from engine.push_log import LogFailedError, PushLog
 from engine.segment import Segment
 from engine.shard import FencedShardError, ParameterShard, Push, PushRefusedError
 from engine.state import Location
+from engine.tls import TlsSocket, server_context
 
 log = logging.getLogger(__name__)
+#: A session that hangs in something else than its socket is not waited for.
+_CLOSE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,8 @@ class ShardEndpoint:
         token: str,
         folder: Path,
         vectors: NamedVectors | None = None,
+        log: PushLog | None = None,
+        tls: TlsConfig | None = None,
     ) -> None:
         """Start serving at once.
 
@@ -76,17 +83,23 @@ class ShardEndpoint:
             token: the run's secret; a connection that does not show it is closed.
             folder: for the memory files of connections that share none with us.
             vectors: those that Sandblaster's replicas fetch and stage; None: there are none.
+            log: on disk, to be waited for before a push is acknowledged; None: memory suffices.
+            tls: whom to trust; None: whoever shows the token, on loopback only.
         """
         self.index = index
         self.shard = shard
         self.lock = threading.Lock()
-        self.gate = Gate(self.lock, shard.sequences())
+        self.log = log
+        self.gate = Gate(self.lock, shard.sequences(), log.has_room if log else None)
         self._vectors = vectors
         self._place = place
         self._token = token
         self._folder = folder
+        self._context = server_context(tls) if tls else None
         self._listener = listen(host)
         self._connections: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._outgoing: set[Outgoing] = set()
         threading.Thread(target=self._accept, name="accept", daemon=True).start()
 
     @property
@@ -111,17 +124,47 @@ class ShardEndpoint:
             raise ProtocolError("this shard serves the parameters only, no named vectors")
         return self._vectors
 
+    def lend(self, outgoing: Outgoing) -> int:
+        """Have `outgoing` send the parameters as they are now; return their version.
+
+        The caller holds the lock.
+        """
+        values, version = self.shard.look()
+        outgoing.begin(values)
+        self._outgoing.add(outgoing)
+        return version
+
+    def unlend(self, outgoing: Outgoing) -> None:
+        """It has been sent, or never will be."""
+        self._outgoing.discard(outgoing)
+
+    def preserve(self) -> None:
+        """The parameters are about to change: whoever still sends them gets a copy of the rest.
+
+        The caller holds the lock.
+        """
+        for outgoing in list(self._outgoing):
+            outgoing.preserve()
+
     def close(self) -> None:
-        """Stop accepting and drop every connection."""
+        """Stop accepting, drop every connection and wait for their threads.
+
+        A thread of ours that came back from torch while the interpreter ends would abort the
+        process ("terminate called without an active exception").
+        """
         shut(self._listener)
         self._listener.close()
         for sock in list(self._connections):
             shut(sock)
+        for thread in self._threads:
+            thread.join(_CLOSE_S)
 
     def _accept(self) -> None:
-        for sock in accepted(self._listener):
+        for sock in accepted(self._listener, self._context):
             self._connections.add(sock)
-            threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+            thread = threading.Thread(target=self._serve, args=(sock,), daemon=True)
+            self._threads = [*(t for t in self._threads if t.is_alive()), thread]
+            thread.start()
 
     def _serve(self, sock: socket.socket) -> None:
         try:
@@ -130,11 +173,14 @@ class ShardEndpoint:
                 try:
                     while True:
                         session.answer(receive(sock, session.inbox))
+                except DamagedFrameError as error:
+                    log.warning("shard=%d replica=%d: %s", self.index, session.replica, error)
+                    raise
                 finally:
                     session.close()
         except (ConnectionError, OSError) as error:
             log.debug("replica connection ended: %s", error)
-        except FencedShardError as error:
+        except (FencedShardError, LogFailedError) as error:
             log.warning("%s", error)
         finally:
             self._connections.discard(sock)
@@ -146,6 +192,10 @@ class ShardEndpoint:
                 f"replica has {hello.get('size')} parameters, shard expects {self._place.size}"
             )
             send(sock, {"op": "refused", "error": "LayoutMismatch", "message": message})
+            raise ProtocolError(message)
+        if (wanted := hello.get("shard", self.index)) != self.index:
+            message = f"replica wants shard {wanted}, this is shard {self.index}"
+            send(sock, {"op": "refused", "error": "WrongShard", "message": message})
             raise ProtocolError(message)
         segment = _share(hello, self._place)
         session_type = _SharedSession if segment else _SocketSession
@@ -199,16 +249,19 @@ class _Session:
 
     def fetch(self, message: Message) -> None:
         with self.endpoint.lock:
-            version = self.copy_values(message)
-        send(self.sock, {"op": "fetched", "version": version}, self.outgoing())
+            version = self.take_values(message)
+        self.send_with_values({"op": "fetched", "version": version})
 
-    def copy_values(self, message: Message) -> int:
-        """Put the slice where the replica will have it and return its version."""
+    def take_values(self, message: Message) -> int:
+        """Fix the slice as it is now, for `send_with_values`, and return its version.
+
+        The caller holds the shard's lock.
+        """
         raise NotImplementedError
 
-    def outgoing(self) -> Buffer:
-        """The bytes of a copied slice that have to follow the message."""
-        return b""
+    def send_with_values(self, reply: Message) -> None:
+        """Send a reply to a request that `take_values` was called for."""
+        send(self.sock, reply)
 
     def gradient(self, message: Message) -> tuple[Tensor, Location]:
         raise NotImplementedError
@@ -232,10 +285,19 @@ class _Session:
             reply = self._applied(push, grad, location)
             self.endpoint.gate.handled(push[:2], push.sequence)
             if fetches:
-                reply["fetched_version"] = self.copy_values(message)
-        send(self.sock, reply, self.outgoing() if fetches else b"")
+                reply["fetched_version"] = self.take_values(message)
+            end = self.endpoint.log.written if self.endpoint.log else 0
+        deferred = self.endpoint.log is not None and reply["op"] != "refused"
+        if fetches:  # compute goes on with them while the disk is busy
+            self.send_with_values({**reply, "durable": False} if deferred else reply)
+            reply = {"op": "durable"}
+        if self.endpoint.log and deferred:
+            self.endpoint.log.wait(end)
+        if deferred or not fetches:
+            send(self.sock, reply)
 
     def _applied(self, push: Push, grad: Tensor, location: Location) -> Message:
+        self.endpoint.preserve()
         try:
             return {"op": "applied", **self.endpoint.shard.push(push, grad, location)._asdict()}
         except PushRefusedError as error:
@@ -245,7 +307,7 @@ class _Session:
 class _SharedSession(_Session):
     """Same host: vectors lie in the replica's memory file, only messages use the socket."""
 
-    def copy_values(self, message: Message) -> int:
+    def take_values(self, message: Message) -> int:
         target = self.segment.parameters[int(message["buffer"])]
         first, count = self.place.first, self.place.count
         return self.endpoint.copy(message, target[first : first + count])
@@ -269,13 +331,19 @@ class _SocketSession(_Session):
         self._map = memory.create(self._path, place.count * place.dtype.itemsize)
         self.inbox = memoryview(self._map)
         self._grad = torch.frombuffer(self._map, dtype=place.dtype, count=place.count)
-        self._outbox = torch.empty(place.count, dtype=place.dtype)
+        self._outgoing = Outgoing(place.count, place.dtype)
 
-    def copy_values(self, message: Message) -> int:
-        return self.endpoint.copy(message, self._outbox)
+    def take_values(self, message: Message) -> int:
+        # Nobody tells when a named vector changes, and TLS takes no piece without waiting.
+        if "vector" in message or isinstance(self.sock, TlsSocket):
+            return self.endpoint.copy(message, self._outgoing.copied())
+        return self.endpoint.lend(self._outgoing)
 
-    def outgoing(self) -> Buffer:
-        return as_bytes(self._outbox)
+    def send_with_values(self, reply: Message) -> None:
+        try:
+            self._outgoing.send(self.sock, reply, self.endpoint.shard.look)
+        finally:
+            self.endpoint.unlend(self._outgoing)
 
     def gradient(self, message: Message) -> tuple[Tensor, Location]:
         return self._grad, Location(str(self._path), 0)

@@ -1,7 +1,7 @@
 """Holds back pushes for a moment, so that the snapshots of all shards contain the same ones."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from engine.ledger import Holder
 
@@ -10,6 +10,8 @@ HOLD_S = 2.0
 #: A snapshot waits no longer than this for a push that has reached another shard already. What
 #: does not come then will never come: its replica died between the two.
 MISSING_S = 1.0
+#: How often a push that is held for want of room looks again.
+_LOOK_S = 0.1
 
 
 class Gate:
@@ -24,19 +26,37 @@ class Gate:
     Every method is to be called with the shard's lock held.
     """
 
-    def __init__(self, lock: threading.Lock, handled: Mapping[Holder, int]) -> None:
-        """An open gate; `handled` has the highest sequence number of each life so far."""
+    def __init__(
+        self,
+        lock: threading.Lock,
+        handled: Mapping[Holder, int],
+        has_room: Callable[[], bool] | None = None,
+    ) -> None:
+        """An open gate.
+
+        Args:
+            handled: the highest sequence number of each life so far.
+            has_room: False while new pushes have to wait for room; None: there always is some.
+        """
+        self._has_room = has_room or (lambda: True)
         self._changed = threading.Condition(lock)
         self._handled = dict(handled)
         self._ended: set[Holder] = set()
         self._limits: dict[Holder, int] | None = None  # None: open
 
     def pass_through(self, holder: Holder, sequence: int) -> None:
-        """Wait until a push may be handled; a snapshot that takes too long is given up."""
-        if self._limits is not None and not self._changed.wait_for(
-            lambda: self._limits is None or sequence <= self._limits.get(holder, 0), HOLD_S
-        ):
-            self.open()
+        """Wait until a push may be handled; a snapshot that takes too long is given up.
+
+        One that belongs into a snapshot needs no room: the snapshot is what makes some.
+        """
+        while True:
+            if self._limits is not None and not self._changed.wait_for(
+                lambda: self._limits is None or sequence <= self._limits.get(holder, 0), HOLD_S
+            ):
+                self.open()
+            if self._limits is not None or self._has_room():
+                return
+            self._changed.wait(_LOOK_S)
 
     def handled(self, holder: Holder, sequence: int) -> None:
         """A push was applied or refused."""

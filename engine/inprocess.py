@@ -56,7 +56,7 @@ class _Replica:
 
     def __init__(self, index: int, incarnation: int, world: "_World") -> None:
         self.holder = (index, incarnation)
-        self.sequence = self.step = 0
+        self.sequence = self.step = self.pushed_step = 0
         self.parameters = torch.zeros_like(world.initial)
         self.accrued = torch.zeros_like(world.initial)
         self.versions = [0] * len(world.shards)
@@ -82,7 +82,7 @@ class _World:
         self.initial = problem.initial()
         self.slices = problem.layout.slices(num_shards)
         self.shards = [
-            MortalShard(self.initial[part], config.rule, config.max_staleness)
+            MortalShard(self.initial[part], config.rule, config.max_staleness, config.max_push_norm)
             for part in self.slices
         ]
         self.late: list[tuple[int, Push, Tensor]] = []  # on their way, out of order
@@ -95,11 +95,21 @@ class _World:
         self.staleness: Counter[int] = Counter()
         self.refused: Counter[str] = Counter()
         self.order: list[tuple[int, int, int]] = []
+        self.num_steps = 0  # acknowledged
+        self.pioneer: int | None = None  # the replica that works alone in the warm start
 
     def lend(self, holder: tuple[int, int]) -> LeaseReply:
-        fraction = self.ledger.num_leased / self.ledger.num_total
-        scale = scale_at(self.config.schedule, fraction)
-        return LeaseReply(self.ledger.lease(holder), scale, self.ledger.complete)
+        lease = None if self._held_back(holder[0]) else self.ledger.lease(holder)
+        scale = scale_at(self.config.schedule, self.ledger.fraction(lease)) if lease else 1.0
+        return LeaseReply(lease, scale, self.ledger.complete)
+
+    def _held_back(self, replica: int) -> bool:
+        """Warm start: one replica alone until it has done its steps."""
+        if self.num_steps >= self.config.warm_start.steps:
+            return False
+        if self.pioneer is None:
+            self.pioneer = replica
+        return replica != self.pioneer
 
     def carry_out(self, replica: _Replica) -> bool:
         """One instruction of one replica, or another attempt; False when its program has ended."""
@@ -155,6 +165,8 @@ class _World:
         if replica.pending:
             return False
         self.order.append((index, incarnation, replica.sequence))
+        self.num_steps += replica.step - replica.pushed_step
+        replica.pushed_step = replica.step
         self.ledger.count(replica.holder, instruction.progress)
         if self.watcher:
             self.watcher.acknowledged(push)
@@ -221,9 +233,19 @@ def train_in_process(
 ) -> InProcessResult:
     """Downpour SGD with every role in this thread; the same seed gives the same result.
 
+    What it has dies with this process, whatever `config.durability` says.
+
     Args:
         seed: decides which replica carries out its next instruction.
+
+    Raises:
+        ValueError: a warm start by seconds or a metric, for there is no clock and no validation.
     """
+    if config.warm_start.seconds or config.warm_start.metric is not None:
+        raise ValueError(
+            f"warm_start seconds={config.warm_start.seconds:g} metric={config.warm_start.metric}: "
+            "a run in one process has no clock and validates nothing; give warm_start.steps"
+        )
     faults = faults or FaultPlan()
     world = _World(problem, config, num_shards, faults, watcher)
     rng = random.Random(seed)

@@ -108,14 +108,25 @@ class Ledger:
         if not self._pending:
             return None
         epoch, unit, start, stop = self._pending.pop(0)
-        if stop - start > self._lease_size:
-            self._pending.insert(0, Range(epoch, unit, start + self._lease_size, stop))
-            stop = start + self._lease_size
+        if stop > (end := self._cell(start) + self._lease_size):
+            self._pending.insert(0, Range(epoch, unit, end, stop))
+            stop = end
         lease = Lease(self._next_id, epoch, unit, start, stop)
         self._next_id += 1
         self._entries[lease.id] = _Entry(lease, holder, start)
         self._open.setdefault(holder, []).append(lease.id)
         return lease
+
+    def fraction(self, lease: Lease) -> float:
+        """How much of the run was lent before `lease`, just made: a part of a lease that was cut
+        short by the end of a run or of its holder stands where the whole of it stood.
+        """
+        before = self.num_leased - (lease.stop - self._cell(lease.start))
+        return max(0, before) / self.num_total
+
+    def _cell(self, start: int) -> int:
+        """Where a lease begins, in a unit nobody has worked on, that contains sample `start`."""
+        return start - start % self._lease_size
 
     def count(self, holder: Holder, progress: Progress) -> None:
         """Count the holder's samples up to `progress`, and all of its earlier leases."""
@@ -212,6 +223,11 @@ def applied_ranges(
         for holder, lease in leases
     ]
     return tuple(_merged([*counted, *since]))
+
+
+def num_minibatches(counted: Sequence[Range], size: int) -> int:
+    """Mini-batches of `size` samples in merged ranges, each of which begins with a whole one."""
+    return sum(-(-(r.stop - r.start) // size) for r in counted)
 
 
 def _applied_to(lease: Lease, reached: Progress) -> int:

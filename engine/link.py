@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from engine.config import TlsConfig
 from engine.frames import Message, as_bytes, connect, receive, send
 from engine.segment import Segment
 from engine.shard import Applied, Push
@@ -39,7 +40,8 @@ class ShardAddress(NamedTuple):
 class Directory:
     """The shards' newest addresses as the coordinator announces them; safe for threads."""
 
-    def __init__(self, addresses: Sequence[ShardAddress]) -> None:
+    def __init__(self, addresses: Sequence[ShardAddress], tls: TlsConfig | None = None) -> None:
+        self.tls = tls
         self._addresses = list(addresses)
         self._changed = threading.Condition()
         self._stopped = False
@@ -112,7 +114,7 @@ class ShardLink:
 
     def _connect(self) -> None:
         host, port, self._epoch = self._directory.look_up(self._shard)
-        sock = connect((host, port), CONNECT_TIMEOUT_S)
+        sock = connect((host, port), CONNECT_TIMEOUT_S, self._directory.tls)
         try:
             send(sock, self._hello)
             welcome = receive(sock)
@@ -141,8 +143,10 @@ class RemoteServer:
         self._segment = segment
         self._slices = slices
         hello = hello | {"op": "hello", "segment": str(segment.path), "nonce": segment.nonce}
-        self._fetch_links = [ShardLink(k, directory, hello) for k in range(len(slices))]
-        self._push_links = [ShardLink(k, directory, hello) for k in range(len(slices))]
+        hellos = [hello | {"shard": index} for index in range(len(slices))]
+        self._fetch_links = [ShardLink(k, directory, hello) for k, hello in enumerate(hellos)]
+        self._push_links = [ShardLink(k, directory, hello) for k, hello in enumerate(hellos)]
+        self._exchanged: list[tuple[ShardLink, Message, Tensor]] = []
 
     def fetch(self, buffer: int) -> list[int]:
         """Fill parameter buffer `buffer`; return the version of each shard's slice."""
@@ -161,7 +165,21 @@ class RemoteServer:
         """Push slot `slot` and fetch into `buffer` in one round trip; the fetch sees the push."""
         requests = self._push_requests(slot, pushes, buffer=buffer)
         replies = list(self._ask(requests, buffer))
+        self._exchanged = self._push_requests(slot, pushes)
         return [_answer(r) for r in replies], [int(r["fetched_version"]) for r in replies]
+
+    def settle(self, answers: Sequence[Applied | Refused]) -> list[Applied | Refused]:
+        """Wait until what was exchanged last is durable, where `answers` say that it is not yet.
+
+        A shard that lost it is sent it again: its slot must not have been overwritten.
+        """
+        settled = list(answers)
+        for index, (answer, request) in enumerate(zip(answers, self._exchanged, strict=True)):
+            if isinstance(answer, Applied) and not answer.durable:
+                reply = request[0].receive(*request[1:], None)
+                if reply["op"] != "durable":
+                    settled[index] = _answer(reply)
+        return settled
 
     def _push_requests(
         self, slot: int, pushes: Sequence[Push], **more: int
@@ -202,5 +220,10 @@ class RemoteServer:
 
 def _answer(reply: Message) -> Applied | Refused:
     if reply["op"] == "applied":
-        return Applied(int(reply["version"]), int(reply["staleness"]), bool(reply["duplicate"]))
+        return Applied(
+            int(reply["version"]),
+            int(reply["staleness"]),
+            bool(reply["duplicate"]),
+            bool(reply.get("durable", True)),
+        )
     return Refused(str(reply.get("error")), str(reply.get("message")))

@@ -1,17 +1,17 @@
 """Memory shared by the processes of one host: files in a private folder of the memory file system.
 
 Unlike anonymous shared memory, a file outlives the process that made it, so a successor can
-open it again; the run removes the whole folder at its end, the next run what a killed one left.
+open it again. The run removes the whole folder at its end; what a killed one left, the next run
+makes use of and removes (`engine.salvage`).
 """
 
 import mmap
 import os
 import re
-import shutil
 import tempfile
 from pathlib import Path
 
-import psutil
+from engine.processes import started_at
 
 _PREFIX = "verydeep-"
 _NAME = re.compile(rf"{_PREFIX}(?P<pid>\d{{1,10}})-(?P<started>\d+)-.+")
@@ -25,9 +25,8 @@ def shared_root() -> Path:
 
 def create_folder(run_token: str) -> Path:
     """A private folder for one run, named after its owner's process, which must remove it."""
-    sweep()
-    owner = psutil.Process()
-    folder = shared_root() / f"{_PREFIX}{owner.pid}-{_started(owner)}-{run_token[:8]}"
+    owner = os.getpid()
+    folder = shared_root() / f"{_PREFIX}{owner}-{started_at(owner)}-{run_token[:8]}"
     folder.mkdir(mode=0o700)
     return folder
 
@@ -37,30 +36,15 @@ def left_over() -> list[Path]:
     return [path for path in shared_root().glob(f"{_PREFIX}*") if _is_left_over(path)]
 
 
-def sweep() -> list[Path]:
-    """Remove the folders of owners that are dead; return what was removed."""
-    removed = left_over()
-    for folder in removed:
-        shutil.rmtree(folder, ignore_errors=True)
-    return removed
-
-
 def _is_left_over(folder: Path) -> bool:
     """True for a folder of ours whose owner is dead; others may have names like ours."""
     name = _NAME.fullmatch(folder.name)
     try:
         if not name or folder.stat().st_uid != os.getuid():
             return False
-        return _started(psutil.Process(int(name["pid"]))) != int(name["started"])
+        return started_at(int(name["pid"])) != int(name["started"])
     except FileNotFoundError:  # another run has just swept it
         return False
-    except psutil.NoSuchProcess:
-        return True
-
-
-def _started(process: psutil.Process) -> int:
-    """Hundredths of a second from boot to the process's start: setting the clock moves both."""
-    return round(100 * (process.create_time() - psutil.boot_time()))
 
 
 def create(path: Path, num_bytes: int) -> mmap.mmap:

@@ -55,9 +55,15 @@ class MortalRule:
 class MortalShard:
     """A parameter shard whose process can die; its memory goes to the next one."""
 
-    def __init__(self, values: Tensor, rule: RuleConfig, max_staleness: int | None) -> None:
+    def __init__(
+        self,
+        values: Tensor,
+        rule: RuleConfig,
+        max_staleness: int | None,
+        max_norm: float | None = None,
+    ) -> None:
         self._rule = MortalRule(make_rule(rule))
-        self._max_staleness = max_staleness
+        self._max_staleness, self._max_norm = max_staleness, max_norm
         self._state = ShardState.in_memory(values.numel(), len(self._rule.slots), values.dtype)
         zeros = [torch.zeros_like(values) for _ in self._rule.slots]
         self._state.fill(values, zeros, version=0)
@@ -75,7 +81,9 @@ class MortalShard:
 
     def _start(self) -> None:
         self.epoch += 1
-        self.shard = ParameterShard(self._state, self._rule, self.epoch, self._max_staleness)
+        self.shard = ParameterShard(
+            self._state, self._rule, self.epoch, self._max_staleness, max_norm=self._max_norm
+        )
 
     def take_over(self, grad: Tensor) -> None:
         """A successor starts and finishes the push of `grad`, in which the last owner died."""

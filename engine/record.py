@@ -83,3 +83,6 @@ class RecordedServer:
         answers, versions = self._server.exchange(slot, pushes, buffer)
         self._recorder.write("fetch", versions)
         return answers, versions
+
+    def settle(self, answers: Sequence[Applied | Refused]) -> list[Applied | Refused]:
+        return self._server.settle(answers)

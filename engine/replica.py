@@ -21,10 +21,11 @@ from engine.ledger import Progress
 from engine.link import Refused
 from engine.problem import Problem
 from engine.segment import NUM_SLOTS
-from engine.shard import Applied, NonFinitePushError, Push
+from engine.shard import Applied, HugePushError, NonFinitePushError, Push
 
 T = TypeVar("T")
-NON_FINITE = NonFinitePushError.__name__
+#: Refusals that say that the replica computes nothing of use.
+BAD = (NonFinitePushError.__name__, HugePushError.__name__)
 
 
 class FencedReplicaError(Exception):
@@ -32,7 +33,7 @@ class FencedReplicaError(Exception):
 
 
 class QuarantinedReplicaError(Exception):
-    """So many gradients in a row were NaN or infinite that this replica is of no use."""
+    """So many gradients in a row were no numbers or too large that this replica is of no use."""
 
 
 class Server(Protocol):
@@ -46,6 +47,8 @@ class Server(Protocol):
         self, slot: int, pushes: Sequence[Push], buffer: int
     ) -> tuple[list[Applied | Refused], list[int]]: ...
 
+    def settle(self, answers: Sequence[Applied | Refused]) -> list[Applied | Refused]: ...
+
 
 @dataclass
 class Tally:
@@ -55,7 +58,7 @@ class Tally:
     samples: int = 0
     steps: int = 0
     waiting_s: float = 0.0  # compute thread waiting for data, parameters or a free slot
-    staleness: Counter[int] = field(default_factory=Counter)  # updates -> pushes, over shards
+    staleness: Counter[tuple[int, int]] = field(default_factory=Counter)  # shard, updates -> pushes
     refused: Counter[str] = field(default_factory=Counter)  # message -> pushes
 
 
@@ -93,7 +96,7 @@ class Replica:
         self._spare = self._gradients[0].new_empty(0)
         self._acknowledged = Progress(0, 0)
         self._tally = Tally()
-        self._num_bad = 0  # pushes in a row that were not finite
+        self._num_bad = 0  # pushes in a row that no shard could use
         self._lock = threading.Lock()  # guards the tally
 
     def take(self) -> tuple[Tally, Progress]:
@@ -186,41 +189,49 @@ class Replica:
             for version in self._versions
         ]
         if instruction.then_fetch:
-            self._exchange(pushes)
+            self._exchange(thread, pushes)
         else:
             self._pushes[self._slot] = thread.submit(self._send, self._slot, pushes)
             self._slot = (self._slot + 1) % NUM_SLOTS
 
-    def _exchange(self, pushes: Sequence[Push]) -> None:
+    def _exchange(self, thread: ThreadPoolExecutor, pushes: Sequence[Push]) -> None:
         """Push and fetch in this thread: it has nothing to compute until both are done.
 
-        So the same slot and the same buffer serve at each step, and more of them stays in cache.
+        So the same slot and the same buffer serve at each step, and more of them stays in cache;
+        unless the push is not durable yet: then its slot is kept until it is.
         """
         self._drain()  # the connections are the push thread's
         answers, self._versions = self._waited(
             lambda: self._server.exchange(self._slot, pushes, self._front)
         )
-        self._note(answers, pushes)
+        if all(isinstance(answer, Refused) or answer.durable for answer in answers):
+            self._note(answers, pushes)
+        else:
+            self._pushes[self._slot] = thread.submit(self._settle, answers, pushes)
+            self._slot = (self._slot + 1) % NUM_SLOTS
+
+    def _settle(self, answers: Sequence[Applied | Refused], pushes: Sequence[Push]) -> None:
+        self._note(self._server.settle(answers), pushes)
 
     def _send(self, slot: int, pushes: Sequence[Push]) -> None:
         self._note(self._server.push(slot, pushes), pushes)
 
     def _note(self, answers: Sequence[Applied | Refused], pushes: Sequence[Push]) -> None:
-        bad = [a.message for a in answers if isinstance(a, Refused) and a.error == NON_FINITE]
+        bad = [a.message for a in answers if isinstance(a, Refused) and a.error in BAD]
         self._num_bad = self._num_bad + 1 if bad else 0
         with self._lock:
-            for answer in answers:
+            for shard, answer in enumerate(answers):
                 match answer:
                     case Refused("StaleIncarnationError", message):
                         raise FencedReplicaError(message)
                     case Refused(_, message):
                         self._tally.refused[message] += 1
-                    case Applied(_, staleness, duplicate) if not duplicate:
-                        self._tally.staleness[staleness] += 1
+                    case Applied(_, staleness, duplicate, _) if not duplicate:
+                        self._tally.staleness[shard, staleness] += 1
         self._acknowledged = pushes[0].progress
         if self._num_bad >= self._config.max_bad_pushes:
             raise QuarantinedReplicaError(
-                f"{self._num_bad} pushes in a row were not finite; the last one: {bad[0]}"
+                f"{self._num_bad} pushes in a row were not finite or too large; the last: {bad[0]}"
             )
 
     def _wait_for_slot(self, slot: int) -> None:

@@ -4,9 +4,12 @@ import logging
 import queue
 import threading
 import time
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
-from engine.clipping import with_clipping
+from engine.clipping import ClippedProblem, with_clipping
 from engine.config import DownpourConfig
 from engine.coordinator_link import CoordinatorLink
 from engine.ledger import Lease
@@ -27,9 +30,10 @@ def run_replica(
 ) -> None:
     """Work as one model replica until every sample counts; after a fenced life starts a new one."""
     problem: Problem | None = None
+    former: dict[str, Any] = {}
     while True:
         try:
-            session = _ReplicaSession(run, index, config, worker)
+            session = _ReplicaSession(run, index, config, worker, former)
         except OSError as error:
             log.warning("replica %d: the coordinator is gone: %s", index, error)
             return
@@ -45,6 +49,8 @@ def run_replica(
             if session.stopped:
                 return
             log.warning("replica %d starts a new life: %s", index, error)
+            refused = str(error) if isinstance(error, FencedReplicaError) else ""
+            former = {"life": session.incarnation, "refused": refused}
         finally:
             session.close()
 
@@ -52,27 +58,45 @@ def run_replica(
 class _ReplicaSession:
     """One incarnation: its connections, its memory file, its conversation."""
 
-    def __init__(self, run: RunSpec, index: int, config: DownpourConfig, worker: str) -> None:
+    def __init__(
+        self,
+        run: RunSpec,
+        index: int,
+        config: DownpourConfig,
+        worker: str,
+        former: Mapping[str, Any],
+    ) -> None:
         self._run = run
         self._index = index
         self._config = config
         self._link = CoordinatorLink(
-            run.coordinator, run.token, "replica", index, worker, run.heartbeat_interval_s
+            run.coordinator,
+            run.token,
+            "replica",
+            index,
+            worker,
+            run.heartbeat_interval_s,
+            run.tls,
+            {"phase": run.phase, **former},
         )
+        self.incarnation = 0  # until welcomed
         self._leases: queue.Queue[LeaseReply | None] = queue.Queue()
         self._directory: Directory | None = None
         self._server: RemoteServer | None = None
         self._recorder: Recorder | None = None
+        self._problem: Problem | None = None
         self._reported = time.monotonic()
         self.stopped = False  # told so by the coordinator
 
     def work(self, problem: Problem) -> None:
+        self._problem = problem
         welcome = self._link.receive()
         if welcome["op"] != "welcome":  # the run ended while we were starting
             self.stopped = True
             return
-        identity = (self._index, int(welcome["incarnation"]))
-        self._directory = Directory([ShardAddress(*a) for a in welcome["shards"]])
+        self.incarnation = int(welcome["incarnation"])
+        identity = (self._index, self.incarnation)
+        self._directory = Directory([ShardAddress(*a) for a in welcome["shards"]], self._run.tls)
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
         size, dtype = problem.layout.size, problem.layout.dtype
         path = self._run.memory / segment_name(*identity)
@@ -147,11 +171,24 @@ class _ReplicaSession:
             loss_sum=tally.loss_sum,
             seconds=now - self._reported,
             waiting_s=tally.waiting_s,
-            staleness=tally.staleness,
+            staleness=_by_shard(tally.staleness),
             refused=tally.refused,
+            clipped=self._take_clipped(),
         )
         self._reported = now
+
+    def _take_clipped(self) -> int:
+        """Gradients clipped since the last report."""
+        return self._problem.take_num_clipped() if isinstance(self._problem, ClippedProblem) else 0
 
 
 def _recorder(run: RunSpec, identity: tuple[int, int]) -> Recorder | None:
     return Recorder(run.record / f"{segment_name(*identity)}.jsonl") if run.record else None
+
+
+def _by_shard(staleness: Counter[tuple[int, int]]) -> dict[str, dict[str, int]]:
+    """Shard -> updates -> pushes, with the keys that JSON has."""
+    nested: dict[str, dict[str, int]] = {}
+    for (shard, updates), pushes in sorted(staleness.items()):
+        nested.setdefault(str(shard), {})[str(updates)] = pushes
+    return nested

@@ -1,7 +1,9 @@
 """Roles of a run as long-running Dask tasks: how their errors and their ends are noticed."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import distributed
 
@@ -9,17 +11,26 @@ from engine.instructions import RunFailedError
 
 log = logging.getLogger(__name__)
 _STOP_S = 10.0
+#: Where whoever started a worker's process tells Dask how it ended: an Ending, as a dictionary.
+ENDINGS = "verydeep-process-ended"
 
 
-def start_role(
-    client: distributed.Client,
-    resource: str,
-    key: str,
-    task: Callable[..., None],
-    *arguments: object,
-) -> "distributed.Future[None]":
-    """One long-running task a role. Dask runs it again when its worker has died and come back."""
-    return client.submit(task, *arguments, key=key, resources={resource: 1}, pure=False)
+class Ending(NamedTuple):
+    """How a worker's process ended."""
+
+    resource: str  # that the worker offers: "replica-0"
+    pid: int
+    code: int  # exit code; -9: killed by signal 9
+
+
+@contextmanager
+def endings_heard(client: distributed.Client, hear: Callable[[Ending], None]) -> Iterator[None]:
+    """Call `hear`, in Dask's thread, whenever a worker's process has ended."""
+    client.subscribe_topic(ENDINGS, lambda event: hear(Ending(**event[1])))  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        client.unsubscribe_topic(ENDINGS)  # type: ignore[no-untyped-call]
 
 
 def await_end(roles: Sequence["distributed.Future[None]"]) -> None:
@@ -32,8 +43,16 @@ def await_end(roles: Sequence["distributed.Future[None]"]) -> None:
 
 
 def raise_errors(roles: Sequence["distributed.Future[None]"]) -> None:
-    """A role that ended with an error has a bug or a broken installation: no use to go on."""
+    """A role that ended with an error has a bug or a broken installation: no use to go on.
+
+    Neither is it without Dask's scheduler, whose workers end, too.
+    """
     for role in roles:
+        if role.status in ("cancelled", "lost"):
+            raise RunFailedError(
+                f"{role.key} is {role.status}: Dask's scheduler has ended, or restarted. "
+                "The same command goes on from here, once there is one again"
+            )
         if role.status == "error":
             error = role.exception()  # type: ignore[no-untyped-call]  # dask has no annotation here
             raise RunFailedError(f"{role.key} failed: {error!r}") from error

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from engine.config import TlsConfig
+
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -19,7 +21,16 @@ class RunSpec:
     dtype: torch.dtype
     slices: tuple[slice, ...]  # of the parameter vector, one a shard
     heartbeat_interval_s: float
+    phase: int = 0  # that the replicas work in; shards serve every phase
+    tls: TlsConfig | None = None
     record: Path | None = None  # where to write down what `engine.replay` needs
+    log: Path | None = None  # folder of the shards' logs of pushes; None: durability=process
+    log_bytes: int = 0  # of each shard
+
+
+def log_folder(log: Path, shard: int) -> Path:
+    """Where one shard keeps its log of pushes."""
+    return log / f"shard-{shard:02d}"
 
 
 def segment_name(replica: int, incarnation: int) -> str:

@@ -1,115 +1,124 @@
-"""What a run leaves in memory when its coordinator dies, made into the checkpoint it still owed.
+"""What a run leaves when its coordinator dies, made into the checkpoint that it still owed.
 
 Coordinator, scheduler and flow are one process; when that is killed, every role ends, but the
-shards' memory files stay until the next run sweeps them. Beside them lie the terms of the run and
-a journal of its leases. Together they say which samples the shards' states contain, so that the
-same command goes on with every acknowledged update, not only with those of the last checkpoint.
+shards' memory files stay. Beside them lie the terms of the run and a journal of its leases.
+Together they say which samples the shards' states contain. Whichever run starts next on this host,
+of whatever, writes that checkpoint before it frees the memory: so the same command goes on with
+every acknowledged update, not only with those of the last checkpoint. With durability=power the
+shards' logs stay on disk whatever happens to the host, and serve where its memory is gone.
 """
 
-import json
+import fcntl
 import logging
 import shutil
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from engine import checkpoint, memory
-from engine.checkpoint import Checkpoint, ShardFile
-from engine.config import DownpourConfig
-from engine.ledger import Holder, Lease, Progress, Range, applied_ranges
+from engine.checkpoint import Checkpoint, CheckpointError, ShardFile, sync
+from engine.journal import TERMS, Terms, read_leases, read_terms
+from engine.ledger import Holder, Progress, Range, applied_ranges, num_minibatches
+from engine.log_recovery import restore
+from engine.ownership import Ownership
 from engine.rules import make_rule
+from engine.run_spec import log_folder
 from engine.segment import gradient_at
-from engine.shard import ParameterShard
+from engine.shard import FencedShardError, ParameterShard
 from engine.state import ShardState
 
 log = logging.getLogger(__name__)
-_TERMS, _LEASES = "run.json", "leases.jsonl"
-#: A push that makes no progress for so long has no owner any more. Orphans end sooner than that.
-_STILL_S = 0.5
+#: A shard whose coordinator is gone ends by itself, unless it is stopped.
+_ORPHANS_S = 1.0
+#: Nobody owns the memory after us.
+_LAST_EPOCH = 2**62
 
 
-@dataclass(frozen=True)
-class Terms:
-    """What a journal continues."""
+def salvage_all() -> list[Checkpoint]:
+    """Write what the dead runs of this host owe, free their memory; return what was written.
 
-    checkpoints: str
-    identity: Mapping[str, str]
-    counted: Sequence[Range]  # at its beginning
-    version: int  # of the shards, at its beginning
-    num_steps: int
-    num_replicas: int
-
-
-class Journal:
-    """The leases of a run, written to its memory folder before they are lent."""
-
-    def __init__(
-        self, folder: Path, start: Checkpoint, num_replicas: int, elapsed: Callable[[], float]
-    ) -> None:
-        terms = Terms(
-            str(start.folder.parent.resolve()),
-            start.identity,
-            start.counted,
-            max(shard.version for shard in start.shards),
-            start.num_steps,
-            num_replicas,
-        )
-        self._terms = folder / _TERMS
-        self._terms.write_text(json.dumps(asdict(terms)))
-        self._file = (folder / _LEASES).open("ab", buffering=0)
-        self._elapsed = elapsed
-
-    def lent(self, holder: Holder, lease: Lease) -> None:
-        """Note a lease; to be called before its holder learns of it."""
-        row = [*holder, lease, round(self._elapsed(), 3)]
-        line = (json.dumps(row) + "\n").encode()
-        try:
-            whole = self._file.write(line) == len(line)
-        except OSError as error:
-            log.warning("%s: %s", self._terms.parent, error)
-            whole = False
-        if not whole:  # without this lease the journal would be wrong: better none
-            self._terms.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def salvage(
-    checkpoints: Path,
-    identity: Mapping[str, str],
-    config: DownpourConfig,
-    slices: Sequence[slice],
-    dtype: torch.dtype,
-) -> Checkpoint | None:
-    """Write the checkpoint that a dead run of this folder owed; None if it owes nothing."""
+    A run whose checkpoint the disk refuses keeps its memory, for a later start to try again; so
+    does one that lives on where we see no process of it, in another container.
+    """
+    written = []
     for folder in memory.left_over():
-        terms = _terms(folder)
-        if terms is None or terms.checkpoints != str(checkpoints.resolve()):
-            continue
-        try:
-            if terms.identity == dict(identity):
-                return _salvage(folder, terms, checkpoints, config, slices, dtype)
-        except (OSError, ValueError) as error:
-            log.warning("%s: its state cannot be used: %s", folder, error)
-        finally:
+        with _alone(folder):
+            try:
+                if made := salvage(folder):
+                    written.append(made)
+            except (OSError, FencedShardError) as error:
+                log.warning("%s is left as it is: %s", folder, error)
+                continue
             shutil.rmtree(folder, ignore_errors=True)
-    return None
+    return written
 
 
-def _salvage(
-    folder: Path,
-    terms: Terms,
-    checkpoints: Path,
-    config: DownpourConfig,
-    slices: Sequence[slice],
-    dtype: torch.dtype,
-) -> Checkpoint | None:
-    shards = [_take_over(folder, k, part, config, dtype) for k, part in enumerate(slices)]
+def salvage_log(logs: Path) -> Checkpoint | None:
+    """Write what the logs of a dead run still owe, and remove them; None: nothing.
+
+    To be called after `salvage_all`: memory is as new as the logs, or newer.
+
+    Raises:
+        OSError: the checkpoint cannot be written; the logs stay.
+    """
+    made = salvage(logs)
+    remove_logs(logs)
+    return made
+
+
+def remove_logs(logs: Path) -> None:
+    """Remove a folder of logs, if it is there; while that lasts nobody takes it for a whole one."""
+    if not logs.exists():
+        return
+    gone = logs.with_name(f"{logs.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    logs.rename(gone)
+    sync(logs.parent)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def salvage(folder: Path) -> Checkpoint | None:
+    """Write the checkpoint that the run of this memory folder, or of these logs, owes.
+
+    Returns:
+        None if it owes nothing.
+
+    Raises:
+        OSError: the checkpoint cannot be written.
+        FencedShardError: a shard is held by a process that cannot be ended.
+    """
+    terms = read_terms(folder)
+    if terms is None or not Path(terms.checkpoints).is_dir():
+        return None
+    try:
+        shards = _shards(folder, terms)
+        owed = _counted(folder, terms, shards)
+        num_kept = _num_kept(terms)
+    except (OSError, ValueError) as error:
+        log.warning("%s: nothing can be made of it: %s", folder, error)
+        return None
+    if owed is None or num_kept is None or num_kept >= sum(r.stop - r.start for r in owed[0]):
+        return None
+    return _write(terms, shards, *owed)
+
+
+def _num_kept(terms: Terms) -> int | None:
+    """Samples in the newest checkpoint, 0 when all are damaged; None when somebody removed all.
+
+    Raises:
+        CheckpointMismatchError: the folder has become another run's.
+    """
+    try:
+        newest = checkpoint.newest(Path(terms.checkpoints), terms.identity)
+    except CheckpointError:
+        return 0
+    return newest.num_counted if newest else None
+
+
+def _counted(
+    folder: Path, terms: Terms, shards: list[ParameterShard]
+) -> tuple[tuple[Range, ...], float] | None:
+    """The samples that the shards contain, and the seconds of training that they took."""
     tables = [shard.progress() for shard in shards]
     if terms.num_replicas == 1 and any(table != tables[0] for table in tables):
         return None  # a push reached some shards only; the checkpoint is exact, as one replica is
@@ -117,11 +126,14 @@ def _salvage(
     for table in tables:
         for holder, progress in table.items():
             reached[holder] = max(progress, reached.get(holder, progress))
-    leases, elapsed_s = _leases(folder)
-    counted = applied_ranges(terms.counted, leases, reached)
-    newest = checkpoint.newest(checkpoints, terms.identity)
-    if newest and newest.num_counted >= sum(r.stop - r.start for r in counted):
-        return None
+    leases, elapsed_s = read_leases(folder)
+    return applied_ranges(terms.counted, leases, reached), elapsed_s
+
+
+def _write(
+    terms: Terms, shards: list[ParameterShard], counted: tuple[Range, ...], elapsed_s: float
+) -> Checkpoint:
+    checkpoints = Path(terms.checkpoints)
     id = checkpoint.next_id(checkpoints)
     files = []
     for index, shard in enumerate(shards):
@@ -135,52 +147,76 @@ def _salvage(
         identity=terms.identity,
         shards=files,
         counted=counted,
-        num_steps=terms.num_steps
-        + (max(file.version for file in files) - terms.version) * config.n_push,
+        num_steps=num_minibatches(counted, terms.minibatch_size),
         elapsed_s=elapsed_s,
         final=False,
-        keep=config.keep_checkpoints,
+        keep=terms.keep_checkpoints,
     )
 
 
-def _take_over(
-    folder: Path, index: int, part: slice, config: DownpourConfig, dtype: torch.dtype
+def _shards(folder: Path, terms: Terms) -> list[ParameterShard]:
+    """All shards, from memory or from their logs."""
+    indices = range(len(terms.slices))
+    if not log_folder(folder, 0).exists():
+        return [_take_over(folder, terms, index) for index in indices]
+    source = checkpoint.newest(Path(terms.checkpoints), terms.identity)
+    if source is None:
+        raise ValueError(f"{folder}: there is no checkpoint that it could continue")
+    shards = [_from_log(source, folder, terms, index) for index in indices]
+    if terms.num_replicas > 1:
+        return shards
+    return [
+        _from_log(source, folder, terms, index, shard.version - surplus) if surplus else shard
+        for index, (shard, surplus) in enumerate(zip(shards, _surplus(shards), strict=True))
+    ]
+
+
+def _from_log(
+    source: Checkpoint, logs: Path, terms: Terms, index: int, last: int | None = None
 ) -> ParameterShard:
+    """The shard as the newest checkpoint and its log have it, up to version `last`."""
+    rule, part = make_rule(terms.rule), terms.slices[index]
+    state = ShardState.in_memory(part.stop - part.start, len(rule.slots), terms.dtype)
+    shard = ParameterShard(state, rule, epoch=1)
+    restore(state, shard, rule, index, source, log_folder(logs, index), last)
+    return shard
+
+
+def _surplus(shards: list[ParameterShard]) -> list[int]:
+    """Of one replica's pushes, how many each shard has beyond those that all of them have."""
+    tables = [shard.sequences() for shard in shards]
+    newest = max((holder for table in tables for holder in table), default=None)
+    if newest is None:
+        return [0] * len(shards)
+    reached = [table.get(newest, 0) for table in tables]
+    return [sequence - min(reached) for sequence in reached]
+
+
+def _take_over(folder: Path, terms: Terms, index: int) -> ParameterShard:
     """The shard as its dead owner left it, with the push finished that was interrupted."""
-    rule, count = make_rule(config.rule), part.stop - part.start
+    rule, part, dtype = make_rule(terms.rule), terms.slices[index], terms.dtype
+    count = part.stop - part.start
     num_bytes = ShardState.num_bytes(count, len(rule.slots), dtype)
     path = folder / f"shard-{index:02d}.state"
     state = ShardState(memory.open_existing(path, num_bytes), count, len(rule.slots), dtype)
     if not state["ready"]:
         raise ValueError(f"{path} was never served")
-    shard = ParameterShard(state, rule, int(state["owner_epoch"]) + 1)  # stops a living owner
-    _wait_until_still(state)
+    # Beyond that of whoever salvaged it before, and was killed.
+    epoch = max(_LAST_EPOCH, int(state["owner_epoch"]) + 1)
+    Ownership(folder, index, epoch, _ORPHANS_S).release()
+    shard = ParameterShard(state, rule, epoch)
     shard.finish_interrupted(lambda at: gradient_at(at, count, dtype))
     return shard
 
 
-def _wait_until_still(state: ShardState) -> None:
-    """An orphan that was in the middle of a push may go on to its end, but begin no other."""
-    time.sleep(_STILL_S / 10)
-    before, since = -1, time.monotonic()
-    while state["intent_active"] and time.monotonic() - since < _STILL_S:
-        if (block := int(state["intent_next_block"])) != before:
-            before, since = block, time.monotonic()
-        time.sleep(_STILL_S / 50)
-
-
-def _terms(folder: Path) -> Terms | None:
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other run that starts just now is at work on the same folder."""
     try:
-        fields: dict[str, Any] = json.loads((folder / _TERMS).read_bytes())
-        fields["counted"] = tuple(Range(*r) for r in fields["counted"])
-        return Terms(**fields)
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-
-
-def _leases(folder: Path) -> tuple[list[tuple[Holder, Lease]], float]:
-    """Every lease with its holder, and the seconds of training when the last one was lent."""
-    lines = (folder / _LEASES).read_text().splitlines(keepends=True)
-    rows = [json.loads(line) for line in lines if line.endswith("\n")]
-    leases = [((row[0], row[1]), Lease(*row[2])) for row in rows]
-    return leases, float(rows[-1][3]) if rows else 0.0
+        file = (folder / TERMS).open("rb")
+    except OSError:  # another run has just removed it, or it has no terms
+        yield
+        return
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -8,7 +8,9 @@ _WARM_UP_FROM = 0.1
 
 
 def scale_at(schedule: ScheduleConfig, fraction: float) -> float:
-    """Factor on the rule's rate for samples leased at `fraction` of the run, in [0, 1]."""
+    """Factor on the rule's rate for samples leased at `fraction` of the part, in [0, 1]."""
+    begin, end = schedule.part
+    fraction = begin + fraction * (end - begin)
     scale = 1.0
     for at, by in zip(schedule.drop_at, schedule.drop_by, strict=True):
         if fraction >= at:

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from engine.copying import copy_
 from engine.ledger import Holder, Progress
 from engine.rules import UpdateRule
 from engine.state import BLOCK, NOWHERE, Location, ShardState
@@ -32,6 +33,19 @@ class Applied(NamedTuple):
     version: int
     staleness: int
     duplicate: bool
+    durable: bool = True  # as the run's `durability` has it; else another answer will say so
+
+
+class WriteAhead(Protocol):
+    """Learns of each change before it is begun."""
+
+    def push(self, version: int, push: Push, grad: Tensor) -> None:
+        """The push that makes `version` comes next; what this raises prevents it."""
+        ...
+
+    def fence(self, version: int, replica: int, incarnation: int) -> None:
+        """This life is refused from `version` on."""
+        ...
 
 
 class PushRefusedError(Exception):
@@ -48,6 +62,14 @@ class StalePushError(PushRefusedError):
 
 class NonFinitePushError(PushRefusedError):
     """The gradient holds NaN or infinity."""
+
+
+class HugePushError(PushRefusedError):
+    """The gradient is finite, but larger than `max_push_norm` allows."""
+
+
+class MisshapenPushError(PushRefusedError):
+    """The gradient has another shape or type than the shard's slice."""
 
 
 class FencedShardError(Exception):
@@ -67,17 +89,24 @@ class ParameterShard:
         epoch: int,
         max_staleness: int | None = None,
         record: Callable[[int, Push], None] | None = None,
+        *,
+        log: WriteAhead | None = None,
+        max_norm: float | None = None,
     ) -> None:
         """Take over `state`. If a push was interrupted, call `finish_interrupted` before use.
 
         Args:
+            max_norm: Euclidean norm up to which a gradient's slice is taken; None: any.
             record: called with each push and the version it makes, before it is begun.
+            log: to be told of every change in advance.
         """
         self._state = state
         self._rule = rule
         self._epoch = epoch
         self._max_staleness = max_staleness
+        self._max_norm = max_norm
         self._record = record
+        self._log = log
         self._scratch = torch.empty(min(BLOCK, state.values.numel()), dtype=state.values.dtype)
         self._row_of: dict[Holder, int] = {}
         if state["owner_epoch"] >= epoch:
@@ -97,8 +126,19 @@ class ParameterShard:
     def fetch(self, out: Tensor) -> int:
         """Copy the slice into `out`, shape (num_values,), and return its version."""
         self._check_owner()
-        out.copy_(self._state.values)
+        copy_(out, self._state.values)
+        self._check_owner()  # or a successor may have changed it meanwhile
         return self.version
+
+    def look(self) -> tuple[Tensor, int]:
+        """The slice itself, which the next push changes, and its version.
+
+        Raises:
+            FencedShardError: a successor may be changing it already. Who has read the slice asks
+                again: it was whole if this is not raised then.
+        """
+        self._check_owner()
+        return self._state.values, self.version
 
     def push(self, push: Push, grad: Tensor, location: Location = NOWHERE) -> Applied:
         """Apply one accrued gradient, shape (num_values,), exactly once.
@@ -119,10 +159,13 @@ class ParameterShard:
             )
         if self._seen(row, push.sequence):
             return Applied(self.version, 0, duplicate=True)
-        staleness = self.version - push.fetched_version
+        # Below 0 where a loss of power took updates that were fetched, but never acknowledged.
+        staleness = max(0, self.version - push.fetched_version)
         self._check_push(push, grad, staleness)
         if self._record:
             self._record(self.version + 1, push)
+        if self._log:
+            self._log.push(self.version + 1, push, grad)
         self._begin(row, push, location)
         self._apply_from(0, grad, push.scale)
         self._commit()
@@ -155,8 +198,27 @@ class ParameterShard:
             row = self._row(replica, incarnation)
         except StaleIncarnationError:  # it never pushed here, and a newer life did
             return None
+        if self._log:
+            self._log.fence(self.version, replica, incarnation)
         self._state.rows[row]["fenced"] = 1
         return self.progress().get((replica, incarnation))
+
+    def repeat(self, push: Push, grad: Tensor | None) -> None:
+        """Apply what a log says was applied; None: the vectors contain it, the table does not."""
+        self._begin(self._row(push.replica, push.incarnation), push, NOWHERE)
+        if grad is not None:
+            self._apply_from(0, grad, push.scale)
+        self._commit()
+
+    def set_table(self, version: int, rows: Any) -> None:
+        """Let `rows` be the table of applied pushes, as it was at `version`."""
+        self._state.rows[:] = rows
+        self._state["version"] = version
+        self._row_of.clear()
+
+    def table(self) -> Any:
+        """A copy of the table of applied pushes, NUM_ROWS of `engine.state.ROW`."""
+        return self._state.rows.copy()
 
     def progress(self) -> dict[Holder, Progress]:
         """How far the applied pushes of each life of a replica reach."""
@@ -176,6 +238,10 @@ class ParameterShard:
         self._check_owner()
         slots = zip(self._rule.slots, self._state.slots, strict=True)
         return self._state.values.clone(), {k: v.clone() for k, v in slots}, self.version
+
+    def retire(self) -> None:
+        """Give the memory up: from now on every method that needs it raises FencedShardError."""
+        self._epoch = 0
 
     def _check_owner(self) -> None:
         if self._state["owner_epoch"] != self._epoch:
@@ -248,7 +314,7 @@ class ParameterShard:
 
     def _check_push(self, push: Push, grad: Tensor, staleness: int) -> None:
         if grad.shape != self._state.values.shape or grad.dtype != self._state.values.dtype:
-            raise ValueError(
+            raise MisshapenPushError(
                 f"pushed gradient is {tuple(grad.shape)} {grad.dtype}, the shard holds "
                 f"{tuple(self._state.values.shape)} {self._state.values.dtype}: "
                 "replica and shard were built from different layouts"
@@ -259,11 +325,17 @@ class ParameterShard:
             )
         # g.g is finite when all values are, unless it overflows: only then look at each. It reads
         # memory faster than their sum does.
-        if not math.isfinite(float(torch.dot(grad, grad))) and not torch.isfinite(grad).all():
+        squares = float(torch.dot(grad, grad))
+        if not math.isfinite(squares) and not torch.isfinite(grad).all():
             bad = int((~torch.isfinite(grad)).sum())
             raise NonFinitePushError(
                 f"replica {push.replica}, push {push.sequence}: {bad} of {grad.numel()} gradient "
                 "values are NaN or infinite; shard left unchanged"
+            )
+        if self._max_norm is not None and squares > self._max_norm**2:
+            raise HugePushError(
+                f"replica {push.replica}, push {push.sequence}: its slice of the gradient has norm "
+                f"{_norm(grad):.3g}, max_push_norm={self._max_norm:g}; shard left unchanged"
             )
 
     def _begin(self, row: int, push: Push, location: Location) -> None:
@@ -296,3 +368,8 @@ class ParameterShard:
             state.rows[field][row] = intent[field][0]
         state["version"] = intent["version"][0]
         state["intent_active"] = 0
+
+
+def _norm(grad: Tensor) -> float:
+    """In double precision, in which the squares of float32 do not overflow."""
+    return float(torch.linalg.vector_norm(grad, dtype=torch.float64))

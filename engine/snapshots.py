@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 
 from engine.config import DownpourConfig
 from engine.frames import Message
-from engine.instructions import Commit, Record, RunFailedError
-from engine.ledger import Holder, Ledger, Progress
+from engine.instructions import Commit, Instruction, Record, RunFailedError
+from engine.ledger import Holder, Ledger, Progress, num_minibatches
+
+#: A change of the interval by so much of it is worth a row in the event log.
+_TELLING = 0.1
 
 
 @dataclass
@@ -35,11 +38,14 @@ class Snapshots:
     ) -> None:
         """Nothing asked for yet; `now` counts as the time of the last checkpoint."""
         self._ledger = ledger
-        self._interval_s = config.checkpoint_every_s
+        self._wanted_interval_s = self._interval_s = config.checkpoint_every_s
+        self._max_share = config.max_checkpoint_share
+        self._minibatch_size = config.minibatch_size
         self._num_shards = num_shards
         self._next_id = next_id
         self._saved = now
         self._asked: _Snapshot | None = None
+        self._learned: list[Instruction] = []
         self._measuring = self._final_taken = self._last = False
         self._stride = config.validate_every_epochs * epoch_size
         self._next_validation = 0.0
@@ -50,8 +56,12 @@ class Snapshots:
         final = self._ledger.complete and not self._last
         validate = not self._last and (final or self._validation_due)
         due = self._last or validate or now - self._saved >= self._interval_s
-        if not due or self._asked or (self._measuring and not self._last):
+        if not due or self._asked:
             return None
+        if self._measuring and not self._last:
+            if final or not self._demanded:
+                return None
+            validate = False
         self._asked = _Snapshot(self._next_id, self._ledger.mark(), final, validate)
         self._next_id += 1
         return {"op": "snapshot", "id": self._asked.id}
@@ -65,9 +75,13 @@ class Snapshots:
         self._last = True
         return not self._final_taken
 
-    def abandon(self) -> None:
-        """A shard was lost: its part will not come. Due again as soon as all serve."""
-        self._asked = None
+    def abandon(self) -> Message | None:
+        """A shard was lost: its part will not come. Due again as soon as all serve.
+
+        Returns what to tell the other shards, which may hold pushes back for it.
+        """
+        asked, self._asked = self._asked, None
+        return {"op": "release", "id": asked.id} if asked else None
 
     def hold(self, shard: int, message: Message) -> Message | None:
         """One shard holds back pushes; when all do: up to which pushes they shall go on."""
@@ -85,7 +99,7 @@ class Snapshots:
         sequences = [(*holder, sequence) for holder, sequence in cut.items()]
         return {"op": "cut", "id": asked.id, "sequences": sequences}
 
-    def answer(self, shard: int, message: Message, num_steps: int, now: float) -> Commit | None:
+    def answer(self, shard: int, message: Message, now: float) -> Commit | None:
         """One shard has written its part; the commit when it was the last one."""
         asked = self._asked
         if asked is None or message["id"] != asked.id:
@@ -94,11 +108,13 @@ class Snapshots:
         if len(asked.replies) < self._num_shards:
             return None
         self._asked, self._saved, self._measuring = None, now, asked.validate
+        self._learn(asked.replies.values())
         self._final_taken = asked.final
         counted = self._ledger.counted_at(asked.mark, _furthest(asked.replies.values()))
         num_counted = sum(r.stop - r.start for r in counted)
         self._plan_validation(num_counted)
         shards = tuple(asked.replies[k] for k in range(self._num_shards))
+        num_steps = num_minibatches(counted, self._minibatch_size)
         return Commit(
             asked.id, counted, num_counted, num_steps, shards, asked.final, asked.validate
         )
@@ -119,9 +135,31 @@ class Snapshots:
         self._plan_validation(self._ledger.num_counted)
         return Record("checkpoint_failed", {"shard": shard, "reason": reason})
 
+    def learned(self) -> list[Instruction]:
+        """A row if the interval has changed since the last call."""
+        learned, self._learned = self._learned, []
+        return learned
+
     def measured(self) -> None:
         """The committed checkpoint has been validated."""
         self._measuring = False
+
+    def _learn(self, replies: Iterable[Message]) -> None:
+        """Lengthen the interval until checkpoints cost no more than their share of the time.
+
+        As CheckFreq (Mohan et al. 2021) does. The cost is taken as all of the time in which pushes
+        were held and files written, though replicas compute meanwhile: it is a bound.
+        """
+        cost_s = max(reply["held_s"] + reply["wrote_s"] for reply in replies)
+        before = self._interval_s
+        self._interval_s = max(self._wanted_interval_s, cost_s / self._max_share)
+        if abs(self._interval_s - before) > _TELLING * before:
+            values = {"cost_s": round(cost_s, 3), "interval_s": round(self._interval_s, 1)}
+            self._learned = [Record("checkpoint_interval", values)]
+
+    @property
+    def _demanded(self) -> bool:
+        return self._saved == -math.inf
 
     @property
     def _validation_due(self) -> bool:

@@ -1,5 +1,6 @@
 """How a run begins: from its newest checkpoint, or from one made of the initial parameters."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -46,27 +47,22 @@ def resume_or_begin(
     return _commit_first(checkpoints, id, identity, shards)
 
 
-def begin_from(
-    before: Checkpoint,
-    checkpoints: Path,
-    identity: Mapping[str, str],
-    rule_config: RuleConfig,
-) -> None:
-    """Make checkpoint 0 of a new run out of the parameters of another's; its rule starts anew.
+def begin_from(before: Checkpoint, checkpoints: Path, algorithm: str) -> None:
+    """Make checkpoint 0 of a run's next phase out of the last one of the phase before.
 
-    Nothing is done if `checkpoints` has a checkpoint already.
+    Its vectors are the same files: parameters and the rule's slots, at the same version. Nothing
+    is done if `checkpoints` has a checkpoint already.
     """
+    identity = before.identity | {"algorithm": algorithm}
     if checkpoint.newest(checkpoints, identity):
         return
     id = checkpoint.next_id(checkpoints)
     folder = checkpoint.partial_folder(checkpoints, id)
-    shards = []
+    folder.mkdir(parents=True)
     for index in range(len(before.shards)):
-        values = before.read_shard(index)["values"]
-        slots = {name: torch.zeros_like(values) for name in make_rule(rule_config).slots}
-        digests = checkpoint.write_shard(folder, index, {"values": values, **slots})
-        shards.append(ShardFile(version=0, digests=digests))
-    _commit_first(checkpoints, id, identity, shards)
+        name = checkpoint.shard_file_name(index)
+        os.link(before.folder / name, folder / name)
+    _commit_first(checkpoints, id, identity, before.shards)
 
 
 def _commit_first(

@@ -170,11 +170,15 @@ class ShardState:
 
     def fill(self, values: Tensor, slots: Sequence[Tensor], version: int) -> None:
         """Set the vectors of a new state and mark it ready to be taken over."""
+        self.load(values, slots, version)
+        self["ready"] = 1
+
+    def load(self, values: Tensor, slots: Sequence[Tensor], version: int) -> None:
+        """Set the vectors of a new state; it is not `ready` until more has been done."""
         self.values.copy_(values)
         for own, given in zip(self.slots, slots, strict=True):
             own.copy_(given)
         self["version"] = version
-        self["ready"] = 1
 
 
 def _aligned(num_bytes: int) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from engine.copying import copy_
 from engine.layout import Layout
 from engine.ledger import Lease
 from engine.problem import Minibatch
@@ -88,7 +89,7 @@ class TorchProblem:
     def _keep(self, name: str, parameter: Tensor) -> None:
         """Copy a gradient as soon as it is complete, while it is still in the cache."""
         assert parameter.grad is not None
-        self._targets[name].copy_(parameter.grad)
+        copy_(self._targets[name], parameter.grad)
         self._written.add(name)
 
     def validate(self, parameters: Tensor) -> dict[str, float]:

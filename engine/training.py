@@ -25,11 +25,12 @@ from engine.instructions import (
     RunFailedError,
     Send,
 )
+from engine.journal import Journal
 from engine.ledger import Ledger
 from engine.problem import Problem
 from engine.processes import end_process
 from engine.run_spec import RunSpec, segment_name
-from engine.salvage import Journal
+from engine.seats import Seats
 from engine.snapshots import Snapshots
 from engine.warm_start import FOLDER, WarmStart
 
@@ -51,6 +52,7 @@ class Training:
         identity: Mapping[str, str],
         start: Checkpoint,
         events: EventLog,
+        seats: Seats | None = None,
     ) -> None:
         self._server = server
         self._run = run
@@ -63,6 +65,7 @@ class Training:
         self._finished = False
         self._kept = run.checkpoints.parent / FOLDER
         self._stop = threading.Event()
+        self._endings: queue.SimpleQueue[tuple[str, int, int, int]] = queue.SimpleQueue()
         self._measurer = ThreadPoolExecutor(1, "validate")
         self._measurement: tuple[Future[dict[str, float]], Commit] | None = None
         ledger = Ledger(
@@ -91,10 +94,21 @@ class Training:
             warm_start=WarmStart(
                 config.warm_start, elapsed_s=start.elapsed_s, over=self._kept.exists()
             ),
+            seats=seats,
         )
-        self._journal = Journal(
-            run.memory, start, cluster.num_replicas, lambda: self._events.elapsed_s
-        )
+        self._journals = [
+            Journal(
+                folder,
+                run,
+                config,
+                start,
+                cluster.num_replicas,
+                lambda: self._events.elapsed_s,
+                durable=folder == run.log,
+            )
+            for folder in (run.memory, run.log)
+            if folder
+        ]
         events.record(
             "start",
             num_samples_total=ledger.num_total,
@@ -113,6 +127,8 @@ class Training:
         stopping = False
         while not self._finished:
             self._handle_events()
+            while not self._endings.empty():
+                self._carry_out(self._coordinator.ended(*self._endings.get()))
             self._collect_measurement()
             if self._stop.is_set() and not stopping:
                 stopping = True
@@ -126,20 +142,21 @@ class Training:
         """Have `drive` return after one more checkpoint. May be called from any thread."""
         self._stop.set()
 
+    def ended(self, role: str, index: int, pid: int, code: int) -> None:
+        """The process of a role's worker ended with this exit code. For any thread."""
+        cluster = self._cluster
+        num_seats = {"replica": cluster.num_replicas, "shard": cluster.num_shards}
+        if index < num_seats.get(role, 0):
+            self._endings.put((role, index, pid, code))
+
     def close(self) -> None:
-        """Hang up on everybody: roles that still run end by themselves."""
-        self._server.close()
-        self._journal.close()
+        """Write nothing any more."""
+        for journal in self._journals:
+            journal.close()
         self._measurer.shutdown(wait=False, cancel_futures=True)
 
     def _handle_events(self) -> None:
-        """All waiting events, or the first one to come within a tick."""
-        deadline = time.monotonic() + _TICK_S
-        while (wait_s := deadline - time.monotonic()) > 0:
-            try:
-                event = self._server.events.get(timeout=wait_s)
-            except queue.Empty:
-                return
+        for event in self._server.coming(_TICK_S):
             if isinstance(event, Heard):
                 now = time.monotonic()
                 self._carry_out(self._coordinator.hear(event.peer, event.message, now))
@@ -152,7 +169,8 @@ class Training:
                 case Send(peer, message):
                     self._server.send(peer, message)
                 case Lent(holder, lease):
-                    self._journal.lent(holder, lease)
+                    for journal in self._journals:
+                        journal.lent(holder, lease)
                 case Record(event, values):
                     self._events.record(event, **values)
                     if event == "replica_settled":
@@ -180,6 +198,7 @@ class Training:
             self._carry_out(self._coordinator.measured(False))  # there is nothing to measure
             return
         self._events.record("checkpoint", samples=commit.num_counted, path=str(written.folder))
+        self._carry_out(self._coordinator.committed(commit, str(written.folder)))
         if commit.warm_start:
             checkpoint.keep(written, self._kept)
         if commit.validate:

@@ -103,5 +103,6 @@ def _errors_only(record: logging.LogRecord) -> bool:
 
 def _view(status: TrainingStatus) -> View:
     losses = list(status.losses)
-    curve = chart("training loss", "loss", losses)
-    return View(round(100 * status.fraction, 1), status.line() if losses else "starting", curve)
+    norms = chart("largest element of the gradient", "gradient", list(status.gradient_norms))
+    curves = "\n\n".join(filter(None, [chart("training loss", "loss", losses), norms]))
+    return View(round(100 * status.fraction, 1), status.line() if losses else "starting", curves)

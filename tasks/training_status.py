@@ -22,6 +22,10 @@ class TrainingStatus:
     loss: float | None = None
     top1_error: float | None = None
     losses: list[Point] = field(default_factory=list)
+    gradient_norms: list[Point] = field(default_factory=list)  # of a batch optimiser
+    backups: int = 0
+    backups_won: int = 0
+    waiting_s: float = 0.0  # of all replicas
     _seen: deque[tuple[float, int]] = field(default_factory=deque)  # (time_s, samples)
 
     def see(self, row: Mapping[str, Any]) -> None:
@@ -36,6 +40,12 @@ class TrainingStatus:
             case "iteration":  # of a batch optimiser
                 self.loss = row["loss"]
                 self._add_loss(row)
+                norm = Point(row["time_s"], row["samples"], row["gradient_norm"])
+                _add(self.gradient_norms, norm)
+            case "evaluation":
+                self.backups += row["backups"]
+                self.backups_won += row["backups_won"]
+                self.waiting_s += sum(row["waiting_s"].values())
             case "validation":
                 self.top1_error = row["metrics"].get("top1_error")
 
@@ -66,6 +76,10 @@ class TrainingStatus:
             parts.append(f"loss {self.loss:.3f}")
         if self.top1_error is not None:
             parts.append(f"validation accuracy {100 * (1 - self.top1_error):.1f} %")
+        if self.gradient_norms:
+            parts.append(f"gradient {self.gradient_norms[-1].value:.2g}")
+            parts.append(f"{self.backups} backup tasks ({self.backups_won} won)")
+            parts.append(f"{self.waiting_s:.1f} s waited")
         if (left := self.remaining_s) is not None:
             parts.append(f"{_clock_time(left)} left")
         return ", ".join(parts)
@@ -82,9 +96,7 @@ class TrainingStatus:
         return "  ".join(parts)
 
     def _add_loss(self, row: Mapping[str, Any]) -> None:
-        self.losses.append(Point(row["time_s"], row["samples"], row["loss"]))
-        if len(self.losses) > MAX_POINTS:
-            del self.losses[1::2]
+        _add(self.losses, Point(row["time_s"], row["samples"], row["loss"]))
         self._move(row["time_s"], row["samples"])
 
     def _move(self, time_s: float, samples: int) -> None:
@@ -92,6 +104,12 @@ class TrainingStatus:
         self._seen.append((time_s, self.samples))
         while len(self._seen) > 2 and self._seen[1][0] < time_s - WINDOW_S:
             self._seen.popleft()
+
+
+def _add(points: list[Point], point: Point) -> None:
+    points.append(point)
+    if len(points) > MAX_POINTS:
+        del points[1::2]
 
 
 def _clock_time(seconds: float) -> str:

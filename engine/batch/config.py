@@ -96,7 +96,7 @@ class MultibatchConfig(BatchConfig):
     """L-BFGS on batches that overlap and grow (Berahas, Nocedal & Takac 2016)."""
 
     name: Literal["multibatch"] = "multibatch"
-    num_samples: int = Field(ge=1)  # in the problem
+    num_samples: int | None = Field(default=None, ge=1)  # in the problem; None: asked of it
     batch_size: int = Field(ge=2)  # samples of the first batch
     growth: float = Field(default=1.0, ge=1.0)  # next batch's size / this one's
     overlap: float = Field(default=0.2, gt=0.0, le=0.5)  # part of a batch that the next one shares

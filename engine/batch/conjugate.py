@@ -10,7 +10,7 @@ from engine.batch.path import StraightPath, walk
 from engine.batch.program import Ask
 from engine.batch.search import start_search
 from engine.batch.starting import first_step, start_smooth
-from engine.batch.vector import Combine, Command, Products
+from engine.batch.vector import Combine, Products
 
 
 @dataclass(frozen=True)
@@ -48,19 +48,16 @@ class Conjugate:
             return None
         direction, grad = twin(memory.direction or "direction1"), twin(at.grad)
         previous = ((memory.beta, memory.direction),) if memory.direction else ()
-
-        def next_beta(step_length: float) -> tuple[Command, ...]:
-            return (Products((grad,), (grad, at.grad)),)
-
         # The same fall to first order as in the last iteration (equation 3.60).
         first = memory.fall / slope if memory.direction else first_step(memory.square)
-        path = StraightPath(at, direction, slope, next_beta)
+        next_beta = Products((grad,), (direction, grad, at.grad))
+        path = StraightPath(at, direction, slope, (next_beta,), place_of_slope=0)
         search = start_search(self.config.line_search, at.loss, slope, first)
         write = Combine(direction, ((-1.0, at.grad), *previous))
         landed = yield from walk(path, search, (write,), counts)
         if landed is None:
             return None
-        square, across = landed.studied[path.EXTRA :]
+        _, square, across = landed.studied[path.EXTRA :]
         beta = max(0.0, (square - across) / memory.square)
         fall = landed.step_length * slope
         return path.landed(at, landed), Last(square, direction, beta, landed.slope, fall)

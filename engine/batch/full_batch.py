@@ -29,16 +29,23 @@ class FullBatch:
 
     def __call__(self, point: Tensor, grad: Tensor | None, samples: Span | None = None) -> float:
         """The mean loss at `point` (P,); overwrites `grad` (P,), if given."""
+        if grad is None:  # half the work or less: nothing is propagated back
+            return self._loss(point, samples)
         part = torch.empty_like(point)
         total = torch.zeros_like(point, dtype=torch.float64)
         loss, num_seen = 0.0, 0
         for payload, num_samples in self._minibatches(samples):
             loss += self._problem.gradient_(point, payload, part) * num_samples
             num_seen += num_samples
-            if grad is not None:
-                total.add_(part, alpha=num_samples)
-        if grad is not None:
-            grad.copy_(total.div_(num_seen))
+            total.add_(part, alpha=num_samples)
+        grad.copy_(total.div_(num_seen))
+        return loss / num_seen
+
+    def _loss(self, point: Tensor, samples: Span | None) -> float:
+        loss, num_seen = 0.0, 0
+        for payload, num_samples in self._minibatches(samples):
+            loss += self._problem.loss(point, payload) * num_samples
+            num_seen += num_samples
         return loss / num_seen
 
     def _minibatches(self, samples: Span | None) -> Iterator[Minibatch]:

@@ -19,22 +19,30 @@ class Gram:
     """
 
     slots: tuple[int, ...]
+    lengths: tuple[float, ...]  # s is the vector in the slot times this
     products: tuple[tuple[float, ...], ...]  # (2k + 1, 2k + 1) for k pairs
 
     @classmethod
     def at(cls, square: float) -> "Gram":
-        return cls((), ((square,),))
+        return cls((), (), ((square,),))
 
     @property
     def square(self) -> float:
         return self.products[-1][-1]
+
+    @property
+    def place_of_slope(self) -> int:
+        k = len(self.slots)
+        return 2 * (2 * k + 3) + 2 * k  # the third row's first new column
 
     def questions(self, grad: str) -> tuple[Command, ...]:
         slot = spare(self.slots)
         new = (s(slot), y(slot), grad)
         return (Products(new, (*_basis(self.slots), *new)),)
 
-    def learn(self, answers: Sequence[float], history_length: int, epsilon: float) -> "Gram":
+    def learn(
+        self, answers: Sequence[float], length: float, history_length: int, epsilon: float
+    ) -> "Gram":
         slot = spare(self.slots)
         old, new = _basis(self.slots), (s(slot), y(slot), "g")
         table = {
@@ -42,14 +50,16 @@ class Gram:
             for a, row in zip(old, self.products, strict=False)
             for b, value in zip(old, row, strict=False)
         }
+        scale = dict(zip(map(s, (*self.slots, slot)), (*self.lengths, length), strict=True))
         pairs = ((a, b) for a in new for b in (*old, *new))
         for (a, b), value in zip(pairs, answers, strict=True):
-            table[a, b] = table[b, a] = value
-        slots = self.slots
+            table[a, b] = table[b, a] = scale.get(a, 1.0) * scale.get(b, 1.0) * value
+        slots, lengths = self.slots, self.lengths
         if table[s(slot), y(slot)] > epsilon * table[y(slot), y(slot)]:
             slots = (*slots, slot)[-history_length:]
+            lengths = (*lengths, length)[-history_length:]
         basis = (*_basis(slots), "g")
-        return Gram(slots, tuple(tuple(table[a, b] for b in basis) for a in basis))
+        return Gram(slots, lengths, tuple(tuple(table[a, b] for b in basis) for a in basis))
 
     def forget(self) -> "Gram":
         return Gram.at(self.square)
@@ -57,7 +67,9 @@ class Gram:
     def propose(self, grad: str, target: str) -> Ask[Proposal]:
         coefficients = self.coefficients()
         slope = sum(map(mul, coefficients, self.products[-1]))
-        terms = tuple(zip(coefficients, (*_basis(self.slots), grad), strict=True))
+        scales = (*self.lengths, *(1.0 for _ in self.slots), 1.0)
+        scaled = map(mul, coefficients, scales)
+        terms = tuple(zip(scaled, (*_basis(self.slots), grad), strict=True))
         return Proposal((Combine(target, terms),), slope)
         yield  # a program without instructions
 

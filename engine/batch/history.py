@@ -41,12 +41,23 @@ class History(Protocol):
         """g . g."""
         ...
 
+    @property
+    def place_of_slope(self) -> int:
+        """Which of the answers to `questions` is the product of `grad` and the spare slot's s."""
+        ...
+
     def questions(self, grad: str) -> tuple[Command, ...]:
         """What to ask when the next pair lies in the spare slot and the gradient in `grad`."""
         ...
 
-    def learn(self, answers: Sequence[float], history_length: int, epsilon: float) -> Self:
-        """The history at the new gradient, with the new pair if s.y > epsilon * y.y."""
+    def learn(
+        self, answers: Sequence[float], length: float, history_length: int, epsilon: float
+    ) -> Self:
+        """The history at the new gradient, with the new pair if s.y > epsilon * y.y.
+
+        Args:
+            length: s is the vector in the slot times this: a step length, if that is a direction.
+        """
         ...
 
     def forget(self) -> Self:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 import torch
 from torch import Tensor
 
+from engine.batch.stacks import BLOCK, combine, products
 from engine.batch.vector import (
     Align,
     Combine,
@@ -17,14 +18,11 @@ from engine.batch.vector import (
     PseudoGradient,
     Reduction,
     SumAbs,
-    Write,
     num_scalars,
     reads,
 )
 
-#: Elements worked on at a time: temporaries stay in the processor's cache, those of a Gram
-#: matrix, in double precision, for all its vectors at once.
-BLOCK, GRAM_BLOCK = 65536, 16384
+ElementWise = Multiply | PseudoGradient | Orthant | Align | KeepSigns
 
 
 def check_known(commands: Sequence[Command], vectors: Mapping[str, Tensor]) -> None:
@@ -44,6 +42,10 @@ def carry_out(command: Command, vectors: MutableMapping[str, Tensor]) -> list[fl
     """
     if isinstance(command, Reduction):
         return _reduce(command, vectors)
+    if isinstance(command, Combine):
+        terms = [(coefficient, vectors[name]) for coefficient, name in command.terms]
+        combine(vectors[command.target], terms)
+        return []
     for part in _blocks(vectors[command.target].numel()):
         names = (command.target, *reads(command))
         _write(command, {name: vectors[name][part] for name in names})
@@ -67,10 +69,8 @@ def _largest(values: Sequence[float]) -> float:
     return max(values, key=lambda value: (value != value, value))  # NaN counts as the largest
 
 
-def _write(command: Write, vectors: Mapping[str, Tensor]) -> None:
+def _write(command: ElementWise, vectors: Mapping[str, Tensor]) -> None:
     match command:
-        case Combine(target, terms):
-            _combine(vectors[target], [(c, vectors[name]) for c, name in terms])
         case Multiply(target, left, right):
             torch.mul(vectors[left], vectors[right], out=vectors[target])
         case PseudoGradient(target, point, grad, l1):
@@ -89,20 +89,12 @@ def _write(command: Write, vectors: Mapping[str, Tensor]) -> None:
             torch.mul(u, u.sign() == vectors[signs].sign(), out=vectors[target])
 
 
-def _combine(target: Tensor, terms: Sequence[tuple[float, Tensor]]) -> None:
-    if not terms:
-        target.zero_()
-        return
-    (coefficient, vector), *rest = terms
-    torch.mul(vector, coefficient, out=target)
-    for coefficient, vector in rest:
-        target.add_(vector, alpha=coefficient)
-
-
 def _reduce(command: Reduction, vectors: Mapping[str, Tensor]) -> list[float]:
     match command:
         case Products(left, right):
-            return _products(left, right, vectors)
+            table = products([vectors[name] for name in left], [vectors[name] for name in right])
+            answers: list[float] = table.flatten().tolist()
+            return answers
         case SumAbs(name):
             return [float(torch.linalg.vector_norm(vectors[name], 1, dtype=torch.float64))]
         case MaxAbs(name):
@@ -110,23 +102,6 @@ def _reduce(command: Reduction, vectors: Mapping[str, Tensor]) -> list[float]:
             return [_largest([float(vector[p].abs().max()) for p in _blocks(vector.numel())])]
 
 
-def _products(
-    left: Sequence[str], right: Sequence[str], vectors: Mapping[str, Tensor]
-) -> list[float]:
-    names = list(dict.fromkeys((*right, *left)))  # each vector is read once
-    rows = [names.index(name) for name in left]
-    columns = [names.index(name) for name in right]
-    size = vectors[names[0]].numel()
-    block = torch.empty(len(names), min(size, GRAM_BLOCK), dtype=torch.float64)
-    total = torch.zeros(len(left), len(names), dtype=torch.float64)
-    for part in _blocks(size, GRAM_BLOCK):
-        filled = block[:, : part.stop - part.start]
-        for row, name in zip(filled, names, strict=True):
-            row.copy_(vectors[name][part])
-        total += filled[rows] @ filled.T
-    products: list[float] = total[:, columns].flatten().tolist()
-    return products
-
-
-def _blocks(size: int, length: int = BLOCK) -> list[slice]:
-    return [slice(first, min(first + length, size)) for first in range(0, size, length)]
+def _blocks(size: int) -> list[slice]:
+    """Stretches of which temporaries stay in the processor's cache."""
+    return [slice(first, min(first + BLOCK, size)) for first in range(0, size, BLOCK)]

@@ -67,8 +67,11 @@ def optimise(method: Method[M], record: Record | None) -> Ask[Solution]:
             at, memory = replace(taken[0], counts=dict(counts)), taken[1]
             yield _commit(method, at, memory)
         elif (less := method.forget(memory)) is not None:
+            # Committed, because the pairs of the record before will be overwritten.
             memory = less
             counts["resets"] += 1
+            at = replace(at, counts=dict(counts))
+            yield _commit(method, at, memory)
         else:
             return Solution(Outcome.LINE_SEARCH, replace(at, counts=dict(counts)))
     return Solution(ended, at)

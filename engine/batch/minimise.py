@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from engine.batch.config import OptimiserConfig
 from engine.batch.iterate import Solution
 from engine.batch.local import LocalStore
 from engine.batch.loop import Record
-from engine.batch.methods import program
+from engine.batch.methods import program, vector_names
 from engine.batch.names import START
 from engine.batch.program import Answer, Commit, Evaluate, Instruction, Run, Span
 
@@ -40,8 +39,10 @@ def minimise(
         on_commit: told every iterate, as a record that JSON can hold.
     """
     store = LocalStore(**{START: initial})
+    store.reserve(vector_names(config))
     solution = drive(store, objective, config, None, on_commit)
-    return Minimum(solution, store.vectors[solution.iterate.point], store.num_round_trips)
+    point = store.vectors[solution.iterate.point].clone()  # and not all the other rows with it
+    return Minimum(solution, point, store.num_round_trips)
 
 
 def drive(
@@ -81,9 +82,5 @@ def _carry_out(
 def _evaluate(
     store: LocalStore, objective: Objective, point: str, grad: str | None, samples: Span | None
 ) -> float:
-    x = store.vectors[point]
-    target = None if grad is None else torch.empty_like(x)
-    loss = objective(x, target, samples)
-    if grad is not None and target is not None:
-        store.vectors[grad] = target
-    return loss
+    target = None if grad is None else store.writable(grad)
+    return objective(store.vectors[point], target, samples)

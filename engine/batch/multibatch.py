@@ -79,6 +79,13 @@ class Multibatch:
     memory = Sampled
 
     def __init__(self, config: MultibatchConfig) -> None:
+        """Minimise by batches of `config`.
+
+        Raises:
+            ValueError: `config` does not say how many samples there are to draw from.
+        """
+        if config.num_samples is None:
+            raise ValueError("num_samples is None: say how many samples the objective has")
         self.config = config
 
     @property
@@ -116,7 +123,7 @@ class Multibatch:
             Combine(y(slot), ((1.0, SHARED), (-1.0, memory.tail))),
             *gram.questions(grad),
         )
-        learnt = gram.learn(answers, self.config.history_length, self.config.curvature_epsilon)
+        learnt = gram.learn(answers, 1.0, self.config.history_length, self.config.curvature_epsilon)
         counts["skipped"] += slot not in learnt.slots
         taken = Iterate(
             iteration=at.iteration + 1,

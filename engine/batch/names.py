@@ -39,5 +39,5 @@ def spare(slots: Collection[int]) -> int:
 
 def slots(history_length: int) -> Iterator[str]:
     """Names of the whole history, the spare pair included."""
-    for slot in range(history_length + 1):
-        yield from (s(slot), y(slot))
+    yield from map(s, range(history_length + 1))
+    yield from map(y, range(history_length + 1))

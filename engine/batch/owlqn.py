@@ -112,7 +112,7 @@ class Owlqn:
         if landed is None:
             return None
         norm, _, *answers = landed.studied
-        learnt = gram.learn(answers, self.config.history_length, self.config.curvature_epsilon)
+        learnt = gram.learn(answers, 1.0, self.config.history_length, self.config.curvature_epsilon)
         counts["skipped"] += spare(gram.slots) not in learnt.slots
         taken = Iterate(
             iteration=at.iteration + 1,

@@ -1,7 +1,6 @@
 """Walking along a direction: where a line search of scalars meets vectors."""
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite, nan
 from typing import Protocol
@@ -10,7 +9,7 @@ from engine.batch.iterate import Iterate, relative_change
 from engine.batch.names import twin
 from engine.batch.program import Ask, evaluate, run
 from engine.batch.search import Measured, Search
-from engine.batch.vector import Combine, Command, MaxAbs, dot
+from engine.batch.vector import Combine, Command, MaxAbs
 
 Scalars = tuple[float, ...]
 
@@ -85,23 +84,26 @@ class StraightPath:
     """The points x + step_length * direction."""
 
     #: Where the answers to `extra` begin in those to `study`; MaxAbs(grad) comes just before.
-    EXTRA = 2
+    EXTRA = 1
 
     def __init__(
         self,
         at: Iterate,
         direction: str,
         slope: float,
-        extra: Callable[[float], tuple[Command, ...]],
+        extra: tuple[Command, ...],
+        place_of_slope: int,
     ) -> None:
         """Start from `at`.
 
         Args:
             slope: of the loss along `direction` at its start.
-            extra: what else to ask about a trial point, given its step length.
+            extra: what to ask about a trial point beside the size of its gradient.
+            place_of_slope: which of the answers to `extra` is its gradient . direction.
         """
         self.trial, self.grad = twin(at.point), twin(at.grad)
-        self._point, self._direction, self._slope, self._extra = at.point, direction, slope, extra
+        self._point, self._direction, self._slope = at.point, direction, slope
+        self._extra, self._place_of_slope = extra, self.EXTRA + place_of_slope
 
     def go(self, step_length: float) -> tuple[Command, ...]:
         return (Combine(self.trial, ((1.0, self._point), (step_length, self._direction))),)
@@ -110,14 +112,14 @@ class StraightPath:
         return evaluate(self.trial, self.grad if gradient else None)
 
     def study(self, step_length: float) -> tuple[Command, ...]:
-        return (dot(self.grad, self._direction), MaxAbs(self.grad), *self._extra(step_length))
+        return (MaxAbs(self.grad), *self._extra)
 
     def measure(self, step_length: float, loss: float, gone: Scalars, studied: Scalars) -> Measured:
         promised = step_length * self._slope
         if not studied:
             return Measured(loss, nan, promised)
-        slope, gradient_norm, *_ = studied
-        return Measured(loss if isfinite(gradient_norm) else nan, slope, promised)
+        finite = isfinite(studied[0])
+        return Measured(loss if finite else nan, studied[self._place_of_slope], promised)
 
     def landed(self, at: Iterate, landed: Landed) -> Iterate:
         """The iterate after `at`."""
@@ -126,7 +128,7 @@ class StraightPath:
             point=self.trial,
             grad=self.grad,
             loss=landed.loss,
-            gradient_norm=landed.studied[1],
+            gradient_norm=landed.studied[0],
             step_length=landed.step_length,
             change=relative_change(at.loss, landed.loss),
         )

@@ -39,11 +39,13 @@ def next_batch(config: MultibatchConfig, last: Batch) -> Batch:
 
 
 def _batch(config: MultibatchConfig, before: Span, size: float) -> Batch:
-    if size >= config.num_samples:
-        return Batch(_NOTHING, _NOTHING, Span(0, config.num_samples), float(config.num_samples))
-    start = before.stop % config.num_samples
+    num_samples = config.num_samples
+    assert num_samples is not None
+    if size >= num_samples:
+        return Batch(_NOTHING, _NOTHING, Span(0, num_samples), float(num_samples))
+    start = before.stop % num_samples
     # A stretch ends with the data, or where the batch would meet itself.
-    end = before.start if before.stop == config.num_samples else config.num_samples
+    end = before.start if before.stop == num_samples else num_samples
     num_new = max(1, int(size) - before.length)
     # Rather one batch of 0.5 to 1.5 times the size than a remainder of a few samples.
     stop = start + num_new if end - start >= 1.5 * num_new else end

@@ -1,7 +1,8 @@
 """The coordinator's decisions: it gives portions to replicas and commands to shards. Pure.
 
 Messages and the clock come in as arguments, instructions go out. One operation is under way at a
-time; `answer` holds its result once it is done. No vector ever comes here.
+time, beside which the shards may be writing to disk; `answer` holds its result once it is done.
+No vector ever comes here.
 
     replica: hello → welcome, then work → sum → released, and validate → measured
     shard:   hello → assign → serving, then requests and their answers, in order
@@ -18,15 +19,13 @@ from engine.frames import Message
 from engine.instructions import Instruction, Record, RunFailedError, Send
 from engine.run_spec import segment_name
 from engine.sandblaster.config import SandblasterConfig
-from engine.sandblaster.evaluation import Evaluation, Slot
-from engine.sandblaster.portions import Portion, PortionLedger, clipped
+from engine.sandblaster.evaluator import Evaluator
+from engine.sandblaster.keeping import Keeping
+from engine.sandblaster.portions import Portion
 from engine.sandblaster.requests import Request, Requests
 from engine.sandblaster.roster import Roster
-from engine.sandblaster.tally import EvaluationTally
-
-#: Works that a replica has at a time, so that it reads the next while it computes; one near the
-#: end of the batch, where work that waits for a slow replica would keep a fast one idle.
-_LOOKAHEAD = 2
+from engine.sandblaster.validation import Validation
+from engine.seats import Seats
 
 
 class Coordinator:
@@ -40,30 +39,28 @@ class Coordinator:
         *,
         checkpoint: str,
         epoch: int,
+        seats: Seats | None = None,
     ) -> None:
-        """Start with nobody connected.
+        """Start with the shards that are seated.
 
         Args:
             portions: of the whole data.
             checkpoint: what shards restore when their memory is new.
             epoch: of this coordinator, above that of any that drove these shards before.
+            seats: of the run's phase before; None: nobody is connected yet.
         """
-        self._portions = portions
-        self._config = config
         self._cluster = cluster
         self._checkpoint = checkpoint
-        self._roster = Roster(cluster)
+        self._roster = Roster(cluster, seats)
         self._requests = Requests(cluster.num_shards, epoch)
         self._request: Request | None = None  # that the operation waits for
         self._commands: Sequence[Command] = ()
-        self._evaluation: Evaluation | None = None
-        self._tally = EvaluationTally()
-        self._num_evaluations = 0
-        self._validating: dict[str, Any] | None = None
-        self._validator: int | None = None
-        self._owner_of = _first_owners(len(portions), cluster.num_replicas, config.deterministic)
+        self._evaluator = Evaluator(portions, config, self._roster)
+        self._validation = Validation(self._roster)
+        self._keeping = Keeping(cluster.num_shards, epoch)
         self._stopped = False
         self.answer: Any = None
+        self.kept: list[Message] | None = None  # every shard's answer to the last `keep`
 
     @property
     def segments(self) -> frozenset[str]:
@@ -77,8 +74,7 @@ class Coordinator:
         """Have the shards carry out a batch; the answer is the tuple of its scalars."""
         self._begin()
         self._commands = commands
-        wire = [to_wire(command) for command in commands]
-        return self._ask("commands", batch=wire)
+        return self._ask_commands(commands)
 
     def ask(self, op: str, **fields: Any) -> list[Instruction]:
         """Ask every shard for something else; the answer is the list of theirs."""
@@ -90,32 +86,25 @@ class Coordinator:
     ) -> list[Instruction]:
         """Compute the mean loss at `point`, the answer, and leave the gradient in `grad`."""
         self._begin()
-        portions = self._portions if samples is None else clipped(self._portions, *samples)
-        if not portions:
-            raise ValueError(f"a batch of samples {samples} is empty")
-        self._num_evaluations += 1
-        ledger = PortionLedger(
-            [portion.number for portion in portions],
-            self._owner_of,
-            max_bundle=1 if self._config.deterministic else self._config.max_bundle,
-            max_copies=self._config.max_copies,
-        )
-        self._evaluation = Evaluation(
-            self._num_evaluations, point, grad, portions, ledger, self._config
-        )
-        self._tally = EvaluationTally(started=now)
+        self._evaluator.begin(point, grad, samples, now)
         return self._go_on(now)
+
+    def keep(self, folder: str, names: Sequence[str]) -> list[Instruction]:
+        """Have the shards write vectors to disk, beside other operations; see `kept`."""
+        self.kept = None
+        message = self._keeping.begin(folder, names)
+        return [Send(s.peer, message) for s in self._roster.shards if s.address and s.peer]
 
     def validate(self, point: str) -> list[Instruction]:
         """Have some replica measure `point` on held-out data; the answer is its measures."""
         self._begin()
-        self._validating = {"op": "validate", "point": point}
-        return self._send_validation()
+        return self._validation.begin(point)
 
     def stop(self) -> list[Instruction]:
-        """Tell everybody that the run is over."""
+        """Tell the replicas that this phase is over; the shards may serve another one."""
         self._stopped = True
-        return [Send(peer, {"op": "stop"}) for peer in self._roster.peers]
+        replicas = [seat.peer for seat in self._roster.replicas if seat.peer is not None]
+        return [Send(peer, {"op": "stop"}) for peer in replicas]
 
     # Events
 
@@ -181,12 +170,14 @@ class Coordinator:
                 welcome = {"op": "welcome", "incarnation": seat.incarnation, "shards": addresses}
                 values = {"replica": index, "incarnation": seat.incarnation, "pid": seat.pid}
                 instructions += [Send(seat.peer, welcome), Record("replica_joined", values)]
-        return instructions + self._send_validation() + self._go_on(now)
+        return instructions + self._validation.go_on() + self._go_on(now)
 
     def _hear_shard(self, index: int, message: Message, now: float) -> list[Instruction]:
         if message["op"] == "serving":
             return self._serving(index, message, now)
-        if "request" not in message:  # a heartbeat
+        if message["op"] == "kept":
+            self.kept = self._keeping.hear(index, message) or self.kept
+        if "request" not in message:  # or a heartbeat
             return []
         request = self._requests.answer(index, message)
         return self._answered(request, now) if request else []
@@ -206,17 +197,18 @@ class Coordinator:
         peer = seat.peer
         return [
             Record("shard_serving", values),
-            *(Send(self._peer(k), moved) for k in self._roster.workers),
+            *(Send(self._roster.peer(k), moved) for k in self._roster.workers),
             *(Send(peer, request) for request in self._requests.unanswered(index)),
+            *(Send(peer, message) for message in self._keeping.unanswered(index)),
             *self._welcome(now),
         ]
 
     def _hear_replica(self, index: int, message: Message, now: float) -> list[Instruction]:
         if message["op"] == "sum":
-            return self._take_sum(index, message, now)
-        if message["op"] == "measured" and index == self._validator:
-            self._validating = self._validator = None
-            self.answer = message["metrics"]
+            return [*self._evaluator.take_sum(index, message), *self._go_on(now)]
+        if message["op"] == "measured":
+            metrics = self._validation.hear(index, message)
+            self.answer = self.answer if metrics is None else metrics
         return []
 
     def _lose_replica(self, index: int, reason: str, now: float) -> list[Instruction]:
@@ -224,25 +216,20 @@ class Coordinator:
         if not seat.welcomed:
             return []
         values = {"replica": index, "incarnation": seat.incarnation, "pid": seat.pid}
-        instructions: list[Instruction] = [Record("replica_lost", values | {"reason": reason})]
-        if self._evaluation:
-            returned = self._evaluation.lose(index)
-            values = {"replica": index, "incarnation": seat.incarnation}
-            instructions.append(Record("replica_settled", values | {"samples_returned": returned}))
-        if index == self._validator:
-            self._validator = None
-        return [*instructions, *self._send_validation(), *self._go_on(now)]
-
-    def _peer(self, replica: int) -> int:
-        peer = self._roster.replicas[replica].peer
-        assert peer is not None
-        return peer
+        lost = Record("replica_lost", values | {"reason": reason})
+        settled = self._evaluator.lose(index)
+        self._validation.lose(index)
+        return [lost, *settled, *self._validation.go_on(), *self._go_on(now)]
 
     # What the operation under way needs next
 
     def _begin(self) -> None:
-        assert not any((self._request, self._evaluation, self._validating)), "one at a time"
+        under_way = (self._request, self._evaluator.busy, self._validation.busy)
+        assert not any(under_way), "one at a time"
         self.answer = None
+
+    def _ask_commands(self, commands: Sequence[Command]) -> list[Instruction]:
+        return self._ask("commands", batch=[to_wire(command) for command in commands])
 
     def _ask(self, op: str, **fields: Any) -> list[Instruction]:
         self._request = self._requests.ask(op, **fields)
@@ -254,81 +241,20 @@ class Coordinator:
         assert request is self._request
         self._request = None
         answers = [request.answers[k] for k in range(self._cluster.num_shards)]
-        if self._evaluation:
-            freed = self._evaluation.commands_done()
-            return [*self._release(freed), *self._go_on(now)]
+        if self._evaluator.busy:
+            return [*self._evaluator.commands_done(), *self._go_on(now)]
         if request.message["op"] == "commands":
             self.answer = merge(self._commands, [answer["scalars"] for answer in answers])
         else:
             self.answer = answers
         return []
 
-    def _take_sum(self, index: int, message: Message, now: float) -> list[Instruction]:
-        seat = self._roster.replicas[index]
-        evaluation = self._evaluation
-        if evaluation is None:  # a late copy of a portion of the evaluation before
-            freed = _slot_of(index, seat.incarnation, message)
-            return self._release([freed] if freed else [])
-        if message["evaluation"] == evaluation.id:
-            self._tally.hear(index, message, evaluation.samples_in(int(message["work"])))
-        freed = evaluation.take_sum(index, seat.incarnation, message)
-        return [*self._release([freed] if freed else []), *self._go_on(now)]
-
-    def _release(self, slots: Sequence[Slot]) -> list[Instruction]:
-        """Tell replicas that still live the life of these slots that they may be overwritten."""
-        alive = self._roster.workers
-        return [
-            Send(self._peer(s.replica), {"op": "released", "slot": s.slot})
-            for s in slots
-            if s.replica in alive and self._roster.replicas[s.replica].incarnation == s.incarnation
-        ]
-
     def _go_on(self, now: float) -> list[Instruction]:
         """Give out work, have sums added, and finish the evaluation when nothing is missing."""
-        evaluation = self._evaluation
-        if evaluation is None:
-            return []
-        instructions = self._give_work(evaluation)
-        if commands := evaluation.next_commands():
-            wire = [to_wire(command) for command in commands]
-            instructions += self._ask("commands", batch=wire)
-        if evaluation.finished:
-            self._evaluation = None
-            self._owner_of = evaluation.ledger.owner_of
-            self.answer = evaluation.loss
-            instructions.append(Record("evaluation", self._tally.row(evaluation, now)))
+        instructions = self._evaluator.give_work()
+        if commands := self._evaluator.next_commands():
+            instructions += self._ask_commands(commands)
+        if event := self._evaluator.finish(now):
+            self.answer = event.values["loss"]
+            instructions.append(event)
         return instructions
-
-    def _give_work(self, evaluation: Evaluation) -> list[Instruction]:
-        instructions: list[Instruction] = []
-        workers, ledger = self._roster.workers, evaluation.ledger
-        progress = True
-        while progress:  # one work each at a time, so that all get some of the first ones
-            progress = False
-            for replica in workers:
-                lookahead = _LOOKAHEAD if ledger.num_open > 2 * len(workers) else 1
-                if ledger.held_by(replica) >= lookahead:
-                    continue
-                if work := evaluation.work_for(replica, len(workers)):
-                    instructions.append(Send(self._peer(replica), work))
-                    progress = True
-        return instructions
-
-    def _send_validation(self) -> list[Instruction]:
-        workers = self._roster.workers
-        if not self._validating or self._validator is not None or not workers:
-            return []
-        self._validator = workers[0]
-        return [Send(self._peer(workers[0]), self._validating)]
-
-
-def _first_owners(num_portions: int, num_replicas: int, in_order: bool) -> tuple[int, ...]:
-    """Who gets which portion the first time: a stretch each, or by turns."""
-    if in_order:
-        return tuple(portion % num_replicas for portion in range(num_portions))
-    return tuple(portion * num_replicas // num_portions for portion in range(num_portions))
-
-
-def _slot_of(replica: int, incarnation: int, message: Message) -> Slot | None:
-    slot = message["slot"]
-    return None if slot is None else Slot(replica, incarnation, int(slot))

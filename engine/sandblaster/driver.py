@@ -1,6 +1,5 @@
 """The coordinator at work: an optimiser's program carried out on sockets, clock and files."""
 
-import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from engine.batch.vector import Command
 from engine.coordinator_server import CoordinatorServer, Heard
 from engine.events import EventLog
+from engine.frames import Message
 from engine.instructions import Drop, Instruction, Record, Send
 from engine.processes import end_process
 from engine.run_spec import RunSpec
@@ -40,6 +40,7 @@ class Driver:
         self._checked = 0.0
         self.num_round_trips = 0  # batches of commands; evaluations come on top
         self._replica_lost = False
+        self._kept: Callable[[list[Message]], None] | None = None
 
     def run(self, commands: Sequence[Command]) -> tuple[float, ...]:
         """The scalars of a batch of commands."""
@@ -60,29 +61,52 @@ class Driver:
             self._forget_lost()
         return answer
 
+    def keep(
+        self, folder: str, names: Sequence[str], done: Callable[[list[Message]], None]
+    ) -> None:
+        """Have the shards write vectors to disk while other operations go on.
+
+        Args:
+            done: called in this thread with every shard's answer, at some later operation.
+        """
+        self.settle()
+        self._kept = done
+        self._carry_out(self._coordinator.keep(folder, names))
+
+    def settle(self) -> None:
+        """Wait until what `keep` was told is written, and `done` was called."""
+        while self._kept:
+            self._handle_events()
+
     def validate(self, point: str) -> Mapping[str, float]:
         """Measures on held-out data."""
         answer: Mapping[str, float] = self._await(self._coordinator.validate(point))
         return answer
 
     def stop(self) -> None:
-        """Tell the roles to end."""
+        """Tell the replicas to end."""
         self._carry_out(self._coordinator.stop())
 
     def _await(self, instructions: Sequence[Instruction]) -> Any:
         self._carry_out(instructions)
         while self._coordinator.answer is None:
-            self._handle_event()
-            if time.monotonic() - self._checked > _TICK_S:
-                self._carry_out(self._coordinator.tick(time.monotonic()))
-                self._check_roles()
-                self._checked = time.monotonic()
+            self._handle_events()
         return self._coordinator.answer
 
+    def _handle_events(self) -> None:
+        """One event, and what is due besides."""
+        self._handle_event()
+        if self._kept and (answers := self._coordinator.kept):
+            done, self._kept = self._kept, None
+            done(answers)
+        if time.monotonic() - self._checked > _TICK_S:
+            self._carry_out(self._coordinator.tick(time.monotonic()))
+            self._check_roles()
+            self._checked = time.monotonic()
+
     def _handle_event(self) -> None:
-        try:
-            event = self._server.events.get(timeout=_TICK_S)
-        except queue.Empty:
+        event = self._server.next_event(_TICK_S)
+        if event is None:
             return
         now = time.monotonic()
         if isinstance(event, Heard):

@@ -173,7 +173,7 @@ class Evaluation:
 
     def _limit(self) -> int | None:
         """In order, no portion is given out that the shards would have to keep for long."""
-        if self._window is None:
+        if self._window is None or self.grad is None:
             return None
         last = min(self._num_added + self._window, len(self._order)) - 1
         return self._order[last] + 1

@@ -5,9 +5,10 @@ threads and processes are not. A killed shard loses what its process knew and ke
 """
 
 import random
-from collections import Counter, deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,13 @@ from torch import Tensor
 from engine.batch.vector import Command
 from engine.config import ClusterConfig
 from engine.endpoint import Place
-from engine.frames import Message
 from engine.instructions import Instruction, Record, Send
 from engine.problem import Problem
-from engine.run_spec import segment_name
 from engine.sandblaster.config import SandblasterConfig
 from engine.sandblaster.coordinator import Coordinator
-from engine.sandblaster.portions import cut_data
+from engine.sandblaster.inprocess_roles import LocalReplica, LocalShard
+from engine.sandblaster.plan import planned_portions
 from engine.sandblaster.vectors import ShardVectors
-from engine.sandblaster.work import WorkOrder, compute, pieces
-from engine.segment import NUM_SLOTS, Segment
 
 #: Events after which a run is given up: it hangs.
 MAX_EVENTS = 100_000
@@ -40,38 +38,6 @@ class Faults:
     freeze_replica: float = 0.0  # it works on for a while after it has been given up
     kill_shard: float = 0.0
     kill_shard_inside: float = 0.0  # in the middle of the next batch of commands
-
-
-@dataclass
-class _Replica:
-    peer: int
-    index: int
-    inbox: deque[Message] = field(default_factory=deque)
-    outbox: deque[Message] = field(default_factory=deque)
-    orders: deque[WorkOrder] = field(default_factory=deque)
-    segment: Segment | None = None
-    free: list[int] = field(default_factory=lambda: list(range(NUM_SLOTS)))
-    newest: int = 0
-    fetched: int = 0
-    speed: float = 1.0
-
-    @property
-    def ready(self) -> bool:
-        """It has something to do and somewhere to put the result."""
-        return bool(self.orders) and (bool(self.free) or not self.orders[0].gradient)
-
-
-@dataclass
-class _Shard:
-    peer: int
-    index: int
-    vectors: ShardVectors
-    inbox: deque[Message] = field(default_factory=deque)
-    outbox: deque[Message] = field(default_factory=deque)
-
-
-class _KilledError(Exception):
-    """A shard's process dies here."""
 
 
 class InProcess:
@@ -103,10 +69,10 @@ class InProcess:
         self._slices = problem.layout.slices(cluster.num_shards)
         self._values = [problem.initial()[part].clone() for part in self._slices]
         self._next_peer = 1
-        self._shards: dict[int, _Shard] = {}
-        self._replicas: dict[int, _Replica] = {}
-        self._zombies: list[_Replica] = []
-        portions = cut_data(problem.unit_sizes, config.minibatch_size * config.portion_minibatches)
+        self._shards: dict[int, LocalShard] = {}
+        self._replicas: dict[int, LocalReplica] = {}
+        self._zombies: list[LocalReplica] = []
+        portions = planned_portions(problem.unit_sizes, config)
         self._coordinator = Coordinator(portions, config, cluster, checkpoint="", epoch=epoch)
         for index in range(cluster.num_shards):
             self._start_shard(index)
@@ -156,107 +122,66 @@ class InProcess:
 
     def _step(self) -> None:
         """One event somewhere: a message arrives, or a replica computes one work."""
-        choices: list[tuple[float, Any, Any]] = []
+        choices: list[tuple[float, Callable[[], None]]] = []
         for shard in self._shards.values():
-            choices += [(1.0, self._serve, shard)] if shard.inbox else []
-            choices += [(1.0, self._hear, shard)] if shard.outbox else []
+            choices += [(1.0, partial(self._serve, shard))] if shard.inbox else []
+            choices += [(1.0, partial(self._hear, shard))] if shard.outbox else []
         for replica in (*self._replicas.values(), *self._zombies):
-            choices += [(1.0, self._tell, replica)] if replica.inbox else []
-            choices += [(1.0, self._hear, replica)] if replica.outbox else []
-            choices += [(replica.speed, self._compute, replica)] if replica.ready else []
+            choices += [(1.0, replica.hear)] if replica.inbox else []
+            choices += [(1.0, partial(self._hear, replica))] if replica.outbox else []
+            choices += [(replica.speed, replica.compute)] if replica.ready else []
         if not choices:
             raise RuntimeError(f"nothing can happen any more: {self.happened}")
-        weights = [weight for weight, _, _ in choices]
-        _, act, who = self._random.choices(choices, weights)[0]
-        act(who)
+        weights = [weight for weight, _ in choices]
+        _, happen = self._random.choices(choices, weights)[0]
+        happen()
 
-    def _hear(self, role: _Shard | _Replica) -> None:
+    def _hear(self, role: LocalShard | LocalReplica) -> None:
         self._carry_out(self._coordinator.hear(role.peer, role.outbox.popleft(), 0.0))
-
-    # Shards
 
     def _start_shard(self, index: int) -> None:
         part = self._slices[index]
         size, dtype = self._slices[-1].stop, self._problem.layout.dtype
         place = Place(part.start, part.stop - part.start, size, dtype)
         vectors = ShardVectors(self._folder, index, place, self._values[index])
-        shard = _Shard(self._take_peer(), index, vectors)
+        shard = LocalShard(self._take_peer(), index, vectors)
         self._shards[shard.peer] = shard
-        shard.outbox.append({"op": "hello", "role": "shard", "index": index} | _PROCESS)
 
-    def _serve(self, shard: _Shard) -> None:
-        message = shard.inbox.popleft()
-        if message["op"] == "assign":
-            serving = {"op": "serving", "host": "", "port": 0, "version": 0}
-            shard.outbox.append(serving | {"restored_from": "memory"})
+    def _serve(self, shard: LocalShard) -> None:
+        request = shard.next_request()
+        if request is None:
             return
-        try:
-            if self._happens("kill_shard_inside"):
-                self._serve_half(shard, message)
-            shard.outbox.append(shard.vectors.answer(message))
-        except _KilledError:
+        if self._happens("kill_shard_inside"):
+            num_commands = len(request.get("batch", ()))
+            shard.serve_part(request, self._random.randint(1, max(1, num_commands)))
             self._kill_shard(shard)
+        else:
+            shard.serve(request)
 
-    def _serve_half(self, shard: _Shard, message: Message) -> None:
-        """Carry out the first commands of a batch, and die."""
-        if message["op"] == "commands":
-            batch = message["batch"]
-            part = batch[: self._random.randint(1, len(batch))]
-            shard.vectors.answer(message | {"batch": part})
-        raise _KilledError
-
-    def _kill_shard(self, shard: _Shard) -> None:
+    def _kill_shard(self, shard: LocalShard) -> None:
         del self._shards[shard.peer]
         self._carry_out(self._coordinator.lose(shard.peer, "killed", 0.0))
         self._start_shard(shard.index)
 
-    # Replicas
-
     def _start_replica(self, index: int) -> None:
-        replica = _Replica(self._take_peer(), index, speed=self._random.choice((0.1, 1.0, 1.0)))
+        replica = LocalReplica(
+            self._take_peer(),
+            index,
+            self._problem,
+            self._config,
+            self._folder,
+            self.vector,
+            speed=self._random.choice((0.1, 1.0, 1.0)),
+        )
         self._replicas[replica.peer] = replica
-        replica.outbox.append({"op": "hello", "role": "replica", "index": index} | _PROCESS)
-
-    def _tell(self, replica: _Replica) -> None:
-        message = replica.inbox.popleft()
-        match message["op"]:
-            case "welcome":
-                path = self._folder / segment_name(replica.index, message["incarnation"])
-                layout = self._problem.layout
-                replica.segment = Segment(path, layout.size, layout.dtype, new=True)
-            case "work":
-                replica.orders.append(WorkOrder.of(message))
-                replica.newest = message["evaluation"]
-            case "released":
-                replica.free.append(message["slot"])
-
-    def _compute(self, replica: _Replica) -> None:
-        order = replica.orders.popleft()
-        if order.evaluation < replica.newest:
-            return
-        assert replica.segment is not None
-        parameters = replica.segment.parameters[0]
-        if replica.fetched != order.evaluation:
-            parameters.copy_(self.vector(order.point))
-            replica.fetched = order.evaluation
-        slot = replica.free.pop() if order.gradient else None
-        accrued = replica.segment.gradients[slot or 0]
-        found = pieces(self._problem, order, self._config.minibatch_size, self._config.seed)
-        spare = torch.empty_like(accrued)
-        losses = compute(self._problem, parameters, order, found, accrued, spare)
-        message = {"op": "sum", "work": order.work, "evaluation": order.evaluation}
-        message |= {"slot": slot, "losses": losses, "computing_s": 0.0, "waiting_s": 0.0}
-        replica.outbox.append(message)
 
     def _lose_replica(self, freeze: bool) -> None:
         replica = self._random.choice(list(self._replicas.values()))
         del self._replicas[replica.peer]
-        if freeze and replica.segment:  # it has been welcomed
+        if freeze and replica.welcomed:
             self._zombies.append(replica)
         self._carry_out(self._coordinator.lose(replica.peer, "killed", 0.0))
         self._start_replica(replica.index)
-
-    # Faults
 
     def _fail_something(self) -> None:
         if self._happens("kill_replica"):
@@ -275,6 +200,3 @@ class InProcess:
     def _take_peer(self) -> int:
         self._next_peer += 1
         return self._next_peer
-
-
-_PROCESS = {"pid": 0, "worker": ""}

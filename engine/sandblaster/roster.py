@@ -5,23 +5,18 @@ from collections.abc import Iterator
 from engine.config import ClusterConfig
 from engine.frames import Message
 from engine.instructions import Drop, Instruction, RunFailedError
-from engine.seats import ReplicaSeat, Seat, ShardSeat
+from engine.seats import ReplicaSeat, Seat, Seats, ShardSeat
 
 
 class Roster:
     """The seats of a run, and which peer sits on which."""
 
-    def __init__(self, cluster: ClusterConfig) -> None:
-        """Start with nobody connected."""
+    def __init__(self, cluster: ClusterConfig, seats: Seats | None = None) -> None:
+        """Start with the shards on `seats`; None: nobody is connected yet."""
+        seats = seats or Seats(cluster.num_replicas, cluster.num_shards)
         self._cluster = cluster
-        self.replicas = [ReplicaSeat() for _ in range(cluster.num_replicas)]
-        self.shards = [ShardSeat() for _ in range(cluster.num_shards)]
-        self._places: dict[int, tuple[str, int]] = {}  # peer -> role and index
-
-    @property
-    def peers(self) -> tuple[int, ...]:
-        """Everybody who is connected."""
-        return tuple(self._places)
+        self.replicas, self.shards = seats.replicas, seats.shards
+        self._places = seats.shard_peers  # peer -> role and index
 
     @property
     def all_shards_serve(self) -> bool:
@@ -33,6 +28,12 @@ class Roster:
         return [
             k for k, seat in enumerate(self.replicas) if seat.peer is not None and seat.welcomed
         ]
+
+    def peer(self, replica: int) -> int:
+        """The connection of a replica that works."""
+        peer = self.replicas[replica].peer
+        assert peer is not None
+        return peer
 
     def place_of(self, peer: int) -> tuple[str, int] | None:
         """(role, index) of a peer; None once it has been dropped."""

@@ -1,18 +1,21 @@
 """One Sandblaster run from its first command to its final checkpoint."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engine import checkpoint
 from engine.batch.iterate import Iterate, Solution
 from engine.batch.methods import program, vector_names
-from engine.batch.names import START
+from engine.batch.names import START, s, y
 from engine.batch.program import Answer, Commit, Evaluate, Instruction, Run
 from engine.batch.vector import copy
 from engine.checkpoint import Checkpoint, ShardFile
 from engine.events import EventLog
+from engine.frames import Message
 from engine.instructions import RunFailedError
 from engine.ledger import Range
 from engine.sandblaster.config import SandblasterConfig
@@ -35,12 +38,14 @@ class Training:
         batch_size: int,
         record: IterationRecord | None,
         events: EventLog,
+        epoch: int,
     ) -> None:
         """Go on from `record`, or from the parameters that the shards hold.
 
         Args:
             folder: of the run; gets `records/` and `checkpoints/`.
             batch_size: samples of the full batch.
+            epoch: of the coordinator.
         """
         self._driver = driver
         self._config = config
@@ -50,7 +55,7 @@ class Training:
         self._batch_size = batch_size
         self._record = record
         self._number = record.number if record else 0
-        self._epoch = record.epoch + 1 if record else 1
+        self._epoch = epoch
         self._samples = record.num_samples if record else 0
         self._events = events
         self._at = Iterate(iteration=0, point=START, grad="", loss=0.0, gradient_norm=0.0)
@@ -126,23 +131,28 @@ class Training:
         self._number += 1
         folder = record_folder(self._records, self._number)
         names = sorted(named_in(optimiser, vector_names(self._config.optimiser)))
-        answers = self._driver.ask("keep", folder=str(folder), names=names)
-        try:
-            if failed := next((a["failed"] for a in answers if "failed" in a), None):
-                raise OSError(failed)
-            write_record(self._records, self._as_record(optimiser, [a["kept"] for a in answers]))
-        except OSError as error:
-            self._events.record("commit_failed", reason=str(error))
+        record = self._as_record(optimiser)
+        self._driver.keep(str(folder), names, partial(self._write, record))
         if at.iteration and at.iteration % self._config.validate_every_iterations == 0:
             self._validate(at.point)
 
-    def _as_record(self, optimiser: Mapping[str, Any], kept: Sequence[Any]) -> IterationRecord:
+    def _write(self, record: IterationRecord, answers: Sequence[Message]) -> None:
+        """Make a record the newest: the shards have written their vectors, or could not."""
+        try:
+            if failed := next((a["failed"] for a in answers if "failed" in a), None):
+                raise OSError(failed)
+            write_record(self._records, replace(record, kept=[a["kept"] for a in answers]))
+        except OSError as error:
+            self._events.record("commit_failed", reason=str(error))
+
+    def _as_record(self, optimiser: Mapping[str, Any]) -> IterationRecord:
+        """The record but for what the shards know."""
         return IterationRecord(
             number=self._number,
             epoch=self._epoch,
             identity=dict(self._identity),
             optimiser=optimiser,
-            kept=kept,
+            kept=(),
             num_samples=self._samples,
             elapsed_s=self._events.elapsed_s,
         )
@@ -154,6 +164,7 @@ class Training:
 
     def _finish(self, at: Iterate) -> Checkpoint:
         """Make the iterate the shards' parameters, and a checkpoint of them."""
+        self._driver.settle()
         self._driver.run([copy(PARAMETERS, at.point)])
         id = checkpoint.next_id(self._checkpoints)
         answers = self._driver.ask("checkpoint", id=id)
@@ -172,23 +183,29 @@ class Training:
             keep=self._config.keep_checkpoints,
         )
         self._events.record("checkpoint", samples=self._samples, path=str(final.folder))
-        self._validate(at.point)
+        self._validate(PARAMETERS)
+        self._driver.ask("forget")
         return final
 
 
 def named_in(record: Any, names: Sequence[str]) -> set[str]:
-    """The vectors that a record names: in words, or as slots of a history of curvature pairs."""
-    words = set(_words(record))
-    return {name for name in names if name in words or (name[:1] in "sy" and name[1:].isdigit())}
+    """The vectors that a record names: in words, or as slots of a history of curvature pairs.
+
+    Not those of the spare slot, which the next iteration writes while these are kept.
+    """
+    words, slots = set[str](), set[int]()
+    _gather(record, words, slots)
+    return words.intersection(names) | {f(slot) for slot in slots for f in (s, y)}
 
 
-def _words(value: Any) -> Iterator[str]:
+def _gather(value: Any, words: set[str], slots: set[int]) -> None:
     match value:
         case str():
-            yield value
+            words.add(value)
         case Mapping():
+            slots.update(value.get("slots", ()))
             for item in value.values():
-                yield from _words(item)
+                _gather(item, words, slots)
         case list() | tuple():
             for item in value:
-                yield from _words(item)
+                _gather(item, words, slots)

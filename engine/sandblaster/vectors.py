@@ -88,14 +88,31 @@ class ShardVectors:
         self._mark["sequence"] = sequence
         return {"op": "answered", "request": request["request"], **answer}
 
+    def keep(self, folder: Path, names: list[str]) -> Message:
+        """Write to disk what has changed; return where each vector lies, and its digest.
+
+        In whatever thread, but one at a time; nobody may write to these vectors meanwhile.
+        """
+        names = [name for name in names if name in self._vectors]
+        changed = {name: self._vectors[name] for name in names if name not in self._kept}
+        try:
+            digests = checkpoint.write_shard(folder, self._index, changed) if changed else {}
+        except OSError as error:
+            return {"failed": str(error)}
+        for name, digest in digests.items():
+            self._kept[name] = {"folder": folder.name, "sha256": digest}
+        return {"kept": {name: self._kept[name] for name in names}}
+
     def _carry_out(self, request: Message) -> Message:
         match request["op"]:
             case "commands":
                 return {"scalars": self._run(request["batch"])}
-            case "keep":
-                return self._keep(Path(request["folder"]), request["names"])
             case "restore":
                 self._restore(Path(request["folder"]), request["kept"][self._index])
+                return {}
+            case "forget":
+                self._vectors.clear()
+                self._kept.clear()
                 return {}
             case op:
                 raise ValueError(f"unknown request {op!r}")
@@ -112,18 +129,6 @@ class ShardVectors:
                 self._kept.pop(target, None)
             share += carry_out(command, self._vectors)
         return share
-
-    def _keep(self, folder: Path, names: list[str]) -> Message:
-        """Write to disk what has changed; return where each vector lies, and its digest."""
-        names = [name for name in names if name in self._vectors]
-        changed = {name: self._vectors[name] for name in names if name not in self._kept}
-        try:
-            digests = checkpoint.write_shard(folder, self._index, changed) if changed else {}
-        except OSError as error:
-            return {"failed": str(error)}
-        for name, digest in digests.items():
-            self._kept[name] = {"folder": folder.name, "sha256": digest}
-        return {"kept": {name: self._kept[name] for name in names}}
 
     def _restore(self, parent: Path, kept: dict[str, dict[str, str]]) -> None:
         for folder in {entry["folder"] for entry in kept.values()}:
@@ -185,7 +190,14 @@ class _Files(MutableMapping[str, Tensor]):
         self.create(name).copy_(vector)
 
     def __delitem__(self, name: str) -> None:
-        raise TypeError(f"vector {name!r}: vectors live as long as the run")
+        raise TypeError(f"vector {name!r}: vectors are forgotten all at once")
+
+    def clear(self) -> None:
+        """Forget all vectors but the parameters, and free their memory."""
+        for name in self._own.keys() - {PARAMETERS}:
+            (self._folder / (self._prefix + name)).unlink(missing_ok=True)
+            del self._own[name]
+        self._segments.clear()
 
     def __iter__(self) -> Iterator[str]:
         yield from self._own

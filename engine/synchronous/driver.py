@@ -4,7 +4,6 @@ When one rank is lost nobody can go on: all go back to the newest checkpoint and
 attempt once a successor is there.
 """
 
-import queue
 import threading
 import time
 from collections import deque
@@ -90,8 +89,7 @@ class SynchronousDriver:
         self._stop.set()
 
     def close(self) -> None:
-        """Hang up on everybody: ranks that still run end by themselves."""
-        self._server.close()
+        """Measure nothing any more."""
         self._measurer.shutdown(wait=False, cancel_futures=True)
 
     def _ask_for_last_checkpoint(self) -> None:
@@ -104,13 +102,7 @@ class SynchronousDriver:
             self._server.send(writer, {"op": "save"})
 
     def _handle_events(self) -> None:
-        """All waiting events, or the first one to come within a tick."""
-        deadline = time.monotonic() + _TICK_S
-        while (wait_s := deadline - time.monotonic()) > 0:
-            try:
-                event = self._server.events.get(timeout=wait_s)
-            except queue.Empty:
-                return
+        for event in self._server.coming(_TICK_S):
             if isinstance(event, Heard):
                 self._hear(event.peer, event.message)
             elif (rank := self._rank_of(event.peer)) is not None:

@@ -30,7 +30,13 @@ def run_rank(spec: SynchronousSpec, rank: int, factory: ProblemFactory, worker: 
     while True:
         try:
             link = CoordinatorLink(
-                spec.driver, spec.token, "rank", rank, worker, spec.heartbeat_interval_s
+                spec.driver,
+                spec.token,
+                "rank",
+                rank,
+                worker,
+                spec.heartbeat_interval_s,
+                spec.tls,
             )
         except OSError as error:
             log.warning("rank %d: the driver is gone: %s", rank, error)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.config import SynchronousConfig
+from engine.config import SynchronousConfig, TlsConfig
 
 
 @dataclass(frozen=True)
@@ -18,3 +18,4 @@ class SynchronousSpec:
     num_ranks: int
     config: SynchronousConfig
     heartbeat_interval_s: float
+    tls: TlsConfig | None = None

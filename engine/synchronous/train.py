@@ -1,19 +1,16 @@
 """Synchronous training on Dask workers: starts the ranks and drives them to the end."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import distributed
 
-from engine import memory
-from engine.config import ClusterConfig, SynchronousConfig
-from engine.coordinator_server import CoordinatorServer
+from engine.config import LOOPBACK, ClusterConfig, SynchronousConfig
+from engine.dask_session import Session
 from engine.events import EventLog, Listener, ignore
 from engine.interruptible import interruptible
 from engine.problem import ProblemFactory
 from engine.result import TrainingResult
-from engine.roles import await_end, raise_errors, start_role
 from engine.start import full_identity, resume_or_begin
 from engine.synchronous.driver import SynchronousDriver
 from engine.synchronous.rank import run_rank
@@ -35,6 +32,11 @@ def train_synchronous(
     arguments, files and errors see `engine.dask_train.train_downpour`; the workers need the
     resources "replica-0" and so on only.
     """
+    if cluster.host not in LOOPBACK:
+        raise ValueError(
+            f"cluster.host={cluster.host}: gloo and nccl have no TLS, so synchronous training "
+            f"stays on loopback ({', '.join(LOOPBACK)})"
+        )
     problem = factory()
     whole = slice(0, problem.layout.size)
     identity = full_identity(identity, problem, 1, config.name)
@@ -43,39 +45,30 @@ def train_synchronous(
     )
     if start.final:
         return TrainingResult.of(start, already_complete=True)
-    server = CoordinatorServer(cluster.host)
-    spec = SynchronousSpec(
-        driver=server.address,
-        token=server.token,
-        host=cluster.host,
-        meeting=memory.create_folder(server.token),
-        checkpoints=folder / "checkpoints",
-        num_ranks=cluster.num_replicas,
-        config=config,
-        heartbeat_interval_s=cluster.heartbeat_interval_s,
-    )
-    events = EventLog(folder / "events.jsonl", listen, start.elapsed_s)
-    driver = SynchronousDriver(server, spec, problem, cluster, identity, start, events)
-    try:
-        ranks = [
-            start_role(
-                client,
-                f"replica-{rank}",
-                f"rank-{rank}-{spec.token[:8]}",
-                rank_task,
-                spec,
-                rank,
-                factory,
-            )
-            for rank in range(spec.num_ranks)
-        ]
-        final = interruptible(lambda: driver.drive(lambda: raise_errors(ranks)), driver.stop)
-        assert final is not None  # an interruption leaves by its exception
-        await_end(ranks)
-    finally:
-        driver.close()
-        shutil.rmtree(spec.meeting, ignore_errors=True)
-        events.close()
+    with Session(client, cluster) as session:
+        server = session.server
+        spec = SynchronousSpec(
+            driver=server.address,
+            token=server.token,
+            host=cluster.host,
+            meeting=session.memory,
+            checkpoints=folder / "checkpoints",
+            num_ranks=cluster.num_replicas,
+            config=config,
+            heartbeat_interval_s=cluster.heartbeat_interval_s,
+            tls=cluster.tls,
+        )
+        events = EventLog(folder / "events.jsonl", listen, start.elapsed_s)
+        driver = SynchronousDriver(server, spec, problem, cluster, identity, start, events)
+        try:
+            for rank in range(spec.num_ranks):
+                session.start(f"replica-{rank}", rank_task, spec, rank, factory)
+            with session.endings_added():
+                final = interruptible(lambda: driver.drive(session.check_roles), driver.stop)
+            assert final is not None  # an interruption leaves by its exception
+        finally:
+            driver.close()
+            events.close()
     return TrainingResult.of(final, already_complete=False)
 
 

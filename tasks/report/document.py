@@ -12,6 +12,7 @@ from tasks.report.tables import (
     Row,
     evaluation_rows,
     incident_rows,
+    iteration_rows,
     markdown_table,
     percent,
     replica_rows,
@@ -75,7 +76,8 @@ def _training(parts: ReportParts) -> str:
     pictures = [f"![{title}](plots/{path.name})" for title, path in parts.plots.items()]
     figures = training_figures(parts.history)
     del figures["replica"]
-    tables = [_table(replica_rows(parts.history)), _figures({"training": figures})]
+    iterations = _folded("Iterations of the batch optimiser", iteration_rows(parts.history))
+    tables = [_table(replica_rows(parts.history)), iterations, _figures({"training": figures})]
     return "\n\n".join(filter(None, [*pictures, *tables]))
 
 
@@ -87,11 +89,7 @@ def _incidents(history: TrainingHistory | None) -> str:
 
 def _data(parts: ReportParts) -> str:
     figures = _figures({"data": parts.data})
-    folded = [
-        f"<details><summary>{title}: {len(rows)}</summary>\n\n{_table(rows)}\n\n</details>"
-        for title, rows in parts.data_tables.items()
-        if rows
-    ]
+    folded = [_folded(title, rows) for title, rows in parts.data_tables.items()]
     link = (
         f"[All images of the first training tar](plots/{parts.contact_sheet.name})"
         if parts.contact_sheet
@@ -103,6 +101,13 @@ def _data(parts: ReportParts) -> str:
 def _figures(tree: Mapping[str, Any]) -> str:
     """A table of figures under their names in summary.json."""
     return _table([{"figure": f"`{name}`", "value": value} for name, value in dotted(tree).items()])
+
+
+def _folded(title: str, rows: Sequence[Row]) -> str:
+    """A table that opens at a click."""
+    if not rows:
+        return ""
+    return f"<details><summary>{title}: {len(rows)}</summary>\n\n{_table(rows)}\n\n</details>"
 
 
 def _table(rows: Sequence[Row]) -> str:

@@ -19,6 +19,7 @@ class IncidentTeller:
 
     def __init__(self) -> None:
         self._refusing: set[int] = set()
+        self._lost: set[int] = set()
 
     def tell(self, row: Event) -> Incident | None:
         """The event in plain words, or None for what happens in every run or was told before."""
@@ -26,12 +27,18 @@ class IncidentTeller:
             if row["replica"] in self._refusing:
                 return None
             self._refusing.add(row["replica"])
+        if row["event"] == "replica_lost":
+            self._lost.add(row["replica"])
+        if row["event"] == "replica_joined":
+            if row["replica"] not in self._lost:  # it begins, or begins the next phase
+                return None
+            self._lost.remove(row["replica"])
         texts = _texts(row)
         return Incident(float(row["time_s"]), *texts) if texts else None
 
 
 def _texts(row: Event) -> tuple[str, str] | None:
-    """(what happened, what was done); first lives and first epochs belong to every start."""
+    """(what happened, what was done); first epochs belong to every start."""
     match row["event"]:
         case "start" if row["resumed_at_samples"] > 0:
             return (
@@ -49,7 +56,7 @@ def _texts(row: Event) -> tuple[str, str] | None:
                 f"{row['incarnation']}) had not reached the shards.",
                 "They were given out again; what had reached a shard was not repeated.",
             )
-        case "replica_joined" if row["incarnation"] > 1:
+        case "replica_joined":
             return (
                 f"Replica {row['replica']} was back, in its life {row['incarnation']}.",
                 "It fetched the newest parameters and took the next samples.",
@@ -70,6 +77,11 @@ def _texts(row: Event) -> tuple[str, str] | None:
                 f"version {row['version']}.",
                 f"Its state came from {row['restored_from']}; the pushes went on.",
             )
+        case "process_ended" if row["code"]:
+            return (
+                f"Process {row['pid']} of {row['role']} {row['index']} {row['how']}.",
+                "Dask started another one in its place.",
+            )
         case "rank_lost":
             return (
                 f"Process {row['replica']} of the synchronous training was lost: {row['reason']}.",
@@ -89,5 +101,11 @@ def _texts(row: Event) -> tuple[str, str] | None:
             return (
                 f"Shard {row['shard']} could not write its part of a checkpoint: {row['reason']}.",
                 "The training went on; the earlier checkpoint is intact.",
+            )
+        case "checkpoint_interval":
+            return (
+                f"A checkpoint took {row['cost_s']:g} s.",
+                f"The next ones are {row['interval_s']:g} s apart, so that they cost no more than "
+                "their share of the training.",
             )
     return None

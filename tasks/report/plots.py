@@ -52,12 +52,17 @@ def _draw(
     history: TrainingHistory,
     draw: Callable[[Figure, TrainingHistory], None],
 ) -> Plot:
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    return Plot(title, file, png_of(lambda figure: draw(figure, history)))
+
+
+def png_of(draw: Callable[[Figure], None], width: float = 10.0, height: float = 3.6) -> bytes:
+    """What `draw` puts on a new figure of this size in inches, as a PNG file."""
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    draw(figure, history)
+    draw(figure)
     png = io.BytesIO()
     figure.savefig(png, dpi=110)
-    return Plot(title, file, png.getvalue())
+    return png.getvalue()
 
 
 def _learning(figure: Figure, history: TrainingHistory) -> None:
@@ -79,6 +84,12 @@ def _learning(figure: Figure, history: TrainingHistory) -> None:
         [(p.samples, 1 - p.value) for p in errors],
     )
     by_samples.locator_params(axis="x", nbins=5)  # six-digit numbers
+    for phase in history.phases:
+        for axes, at in ((by_time, phase.time_s), (by_samples, phase.samples)):
+            axes.axvline(at, color="black", linestyle=":", linewidth=1)
+            axes.annotate(
+                phase.algorithm, (at, 0.02), xycoords=("data", "axes fraction"), fontsize=8
+            )
 
 
 def _learning_axes(axes: Axes, label: str, loss: Curve, smoothed: Curve, accuracy: Curve) -> None:
@@ -98,10 +109,8 @@ def _learning_axes(axes: Axes, label: str, loss: Curve, smoothed: Curve, accurac
 def _iterations(figure: Figure, history: TrainingHistory) -> None:
     """The batch optimiser's iterates, of which each stands for passes over the whole data."""
     axes = figure.subplots()
-    norms = history.batch.gradient_norm
-    first = norms[0].time_s
-    losses = [p for p in history.loss if p.time_s >= first]
-    axes.plot([p.samples for p in losses], [p.value for p in losses], ".-", color=LOSS_COLOUR)
+    norms, done = history.batch.gradient_norm, history.batch.iterations
+    axes.plot([row.samples for row in done], [row.loss for row in done], ".-", color=LOSS_COLOUR)
     axes.set(xlabel="samples processed", ylabel="loss over the batch")
     axes.yaxis.label.set_color(LOSS_COLOUR)
     axes.grid(alpha=0.3)

@@ -33,6 +33,7 @@ def training_figures(history: TrainingHistory) -> dict[str, Any]:
         "images_per_s": round(history.images_per_s, 1),
         "waiting_s": round(sum(history.waiting_s.values()), 2),
         "refused_pushes": history.refused.total(),
+        "clipped_gradients": history.clipped.total(),
         "incidents": len(history.incidents),
     }
     if history.loss:
@@ -41,13 +42,19 @@ def training_figures(history: TrainingHistory) -> dict[str, Any]:
     staleness = sum(history.staleness.values(), Counter())
     if staleness:
         figures["staleness"] = _distribution(staleness)
+        figures["staleness_at_shard"] = {
+            str(shard): _distribution(counts)
+            for shard, counts in sorted(history.staleness_at.items())
+        }
     if history.batch.num_evaluations:
         figures["batch"] = _batch_figures(history)
+    portions = history.batch.portions_of
     figures["replica"] = {
         str(replica): {
             "num_samples": history.samples_of[replica],
             "images_per_s": round(fmean(point.value for point in points), 1),
             "waiting_s": round(history.waiting_s[replica], 2),
+            **({"portions": portions[replica]} if portions else {}),
             "refused_pushes": history.refused[replica],
         }
         for replica, points in sorted(history.throughput.items())

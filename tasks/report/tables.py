@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from data.manifest import Manifest
 from tasks.report.history import TrainingHistory
 
+MAX_ITERATIONS = 50  # rows of the table of iterations: of a long run every n-th
 Row = Mapping[str, object]
 Results = Mapping[str, Mapping[str, float]]
 
@@ -84,6 +85,27 @@ def replica_rows(history: TrainingHistory) -> list[Row]:
         }
         for replica, points in sorted(history.throughput.items())
         if points
+    ]
+
+
+def iteration_rows(history: TrainingHistory) -> list[Row]:
+    """One row for each iteration of a batch optimiser, the last one always among them."""
+    iterations = history.batch.iterations
+    stride = -(-len(iterations) // MAX_ITERATIONS) or 1
+    replicas = sorted(history.batch.portions_of)
+    return [
+        {
+            "iteration": row.number,
+            "at": f"{row.time_s:.1f} s",
+            "samples": f"{row.samples:,}",
+            "loss": f"{row.loss:.5g}",
+            "gradient": f"{row.gradient_norm:.3g}",
+            "evaluations": row.evaluations,
+            **{f"portions of {replica}": row.portions_of[replica] for replica in replicas},
+            "backup tasks (won)": f"{row.backups} ({row.backups_won})",
+            "waiting": f"{row.waiting_s:.1f} s",
+        }
+        for row in reversed(iterations[::-1][::stride])
     ]
 
 

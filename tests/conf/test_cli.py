@@ -135,7 +135,7 @@ def test_what_a_user_can_mend_is_one_message_and_our_mistakes_show_the_traceback
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["--help"], "experiment: cifar10, demo, imagenet_d, none, quick"),
+        (["--help"], "experiment: cifar10, demo, imagenet_d, mixed, none, quick"),
         (["--cfg", "job", "algorithm.n_push=4"], "  n_push: 4\n"),
         (["--info", "defaults"], "experiment/quick"),
         (["--hydra-help"], "--multirun,-m"),

@@ -32,7 +32,9 @@ def keys_of(tree: dict[str, object], prefix: str = "") -> set[str]:
 
 
 def companions(*overrides: str) -> list[str]:
-    """What must be given beside an option: a place for the images, or the paper's sizes."""
+    """What must be given beside an option: a place for the images, the paper's sizes, or files."""
+    if "cluster=tls" in overrides:
+        return [f"cluster.tls.{name}_file={name}.pem" for name in ("ca", "certificate", "key")]
     if any(text.startswith("algorithm/optimiser=") for text in overrides):
         return ["algorithm=sandblaster"]
     options = {text.partition("=")[2] for text in overrides}
@@ -59,14 +61,22 @@ def test_every_experiment_loads_and_bears_its_own_name(experiment):
     assert load(overrides=[choice, *companions(choice)]).experiment == experiment
 
 
-@pytest.mark.parametrize("experiment", ["quick", "imagenet_d"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
 @pytest.mark.parametrize(
-    ("algorithm", "rule"), [("single", "sgd"), ("downpour", "adagrad"), ("synchronous", "adamw")]
+    ("algorithm", "rule"),
+    [
+        ("single", "sgd"),
+        ("downpour", "adagrad"),
+        ("synchronous", "adamw"),
+        ("sandblaster", "momentum"),
+        ("mixed", "momentum"),
+    ],
 )
 def test_an_experiment_goes_with_every_algorithm_and_rule(experiment, algorithm, rule):
     choices = [f"experiment={experiment}", f"algorithm={algorithm}", f"algorithm/rule={rule}"]
     config = load(overrides=[*choices, *companions(*choices)])
-    assert (config.algorithm.name, config.algorithm.rule.name) == (algorithm, rule)
+    assert config.algorithm.rule.name == rule
+    assert config.algorithm.name == ("sandblaster" if algorithm == "mixed" else algorithm)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

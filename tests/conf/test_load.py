@@ -37,6 +37,20 @@ def test_the_demo_has_the_recipe_of_its_header():
     assert run_folder(config) == Path("outputs/demo")
 
 
+def test_another_algorithm_keeps_what_it_shares_with_that_of_the_experiment():
+    single = load(overrides=["experiment=demo", "algorithm=single"]).algorithm
+    demo = load(overrides=["experiment=demo"]).algorithm
+    assert demo.warm_start.steps > 0
+    assert (single.name, single.num_epochs, single.rule) == ("single", demo.num_epochs, demo.rule)
+    assert single.schedule == demo.schedule
+
+
+@pytest.mark.parametrize("key", ["algorithm.warm_start.steps=5", "algorithm.n_push=2"])
+def test_settings_that_the_chosen_algorithm_lacks_are_refused(key):
+    with pytest.raises(ConfigurationError, match="is no setting of algorithm=single"):
+        load(overrides=["experiment=demo", "algorithm=single", key])
+
+
 def test_groups_and_settings_are_overridden_together():
     config = load(overrides=["algorithm=single", "algorithm/rule=adagrad", "algorithm.seed=7"])
     assert isinstance(config.algorithm, SingleConfig)

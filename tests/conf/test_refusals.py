@@ -41,7 +41,7 @@ def test_every_problem_is_told_at_once_in_the_order_of_the_overrides(conf):
             "unknown key 'algorithm.npush'; did you mean 'algorithm.n_push'?",
             'algorithm.minibatch_size should be a valid integer, got "big"',
             "algorithm.n_fetch should be greater than or equal to 1, got 0",
-            "did you mean 'demo'? Options: cifar10, demo, imagenet_d, none, quick",
+            "did you mean 'demo'? Options: cifar10, demo, imagenet_d, mixed, none, quick",
             "Interpolation key 'model.sed' not found",
             "not understood at character 9",
         ),
@@ -107,7 +107,22 @@ def test_a_contradiction_is_told_beside_unrelated_refused(
         (["transfer.sides=[16]"], "transfer.sides has a test scale of 16 pixels, below"),
         (["paths.run_name=../elsewhere"], "paths.run_name should match pattern"),
         (["paths.run_name=2026"], "quote it: \"paths.run_name='2026'\""),
-        (["cluster.host=0.0.0.0"], "without TLS"),
+        (["cluster.host=0.0.0.0"], "without TLS; choose cluster=tls"),
+        (
+            ["cluster=tls", "cluster.tls.ca_file=a", "cluster.tls.certificate_file=b"],
+            "cluster.tls.key_file must be given",
+        ),
+        (
+            [
+                "algorithm=synchronous",
+                "cluster=tls",
+                "cluster.tls.ca_file=ca.pem",
+                "cluster.tls.certificate_file=c.pem",
+                "cluster.tls.key_file=k.pem",
+                "cluster.host=0.0.0.0",
+            ],
+            "gloo or nccl, which have no TLS",
+        ),
     ],
 )
 def test_a_bad_override_is_refused_and_named(conf, overrides, part):

@@ -10,6 +10,7 @@ import data.look
 import data.publish
 import data.sources.source
 from data.config import DataConfig, StagingConfig
+from tests.kills import was_killed
 
 STAGING = {field.name for field in fields(StagingConfig)}
 
@@ -42,7 +43,7 @@ def dies_at(step: int, action) -> bool:
             os._exit(1)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
+        was_killed("staging", os.waitstatus_to_exitcode(status))
         return True
     assert os.waitstatus_to_exitcode(status) == 0
     return False

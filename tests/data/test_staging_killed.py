@@ -11,6 +11,7 @@ import time
 from data.staging import stage, staged_folder
 from tests.data.pictures import contents, encoded, picture, write_archive
 from tests.data.staged import config_of
+from tests.kills import was_killed
 
 NUM_KILLS = 20
 PROGRAM = """
@@ -65,7 +66,9 @@ def test_killed_at_random_moments_the_same_command_ends_with_the_same_bytes(tmp_
             time.sleep(rng.uniform(0, whole_s))
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-            num_kills += process.returncode == -signal.SIGKILL
+            if process.returncode:  # or else it had come to its end before
+                was_killed("staging", process.returncode)
+                num_kills += 1
             after = inodes(staged_folder(root, config))
             rewritten = [name for name, inode in before.items() if after[name] != inode]
             assert len(rewritten) <= 2  # renamed but not yet recorded, one for each worker

@@ -7,6 +7,7 @@ from engine.config import ClusterConfig, DownpourConfig
 from engine.coordinator import Coordinator
 from engine.instructions import Commit, Drop, Finish, Instruction, Record, Send
 from engine.ledger import Lease, Ledger, Progress, Range
+from engine.losses import TELLING_S
 from engine.snapshots import Snapshots
 from engine.warm_start import WarmStart
 
@@ -96,8 +97,9 @@ class Conversation:
             loss_sum=2.0 * (upto - lease.start),
             seconds=0.5,
             waiting_s=0.1,
-            staleness={"0": steps},
+            staleness={"0": {"0": steps}},
             refused={},
+            clipped=0,
         )
 
     def work_off(self, peer: int) -> None:
@@ -108,6 +110,15 @@ class Conversation:
     def lose(self, peer: int, reason: str = "connection closed") -> list[Instruction]:
         self.out = self.coordinator.lose(peer, reason)
         return self.out
+
+    def ended(self, role: str, index: int, pid: int, code: int) -> None:
+        """The parent of a process tells how it ended."""
+        self.out = self.coordinator.ended(role, index, pid, code)
+
+    def give_up(self) -> None:
+        """Let the time pass in which parents may tell how processes ended."""
+        self.tick()
+        self.tick(TELLING_S + 0.1)
 
     def tick(self, seconds: float = 0.0) -> list[Instruction]:
         """Time passes, during which nobody says anything."""
@@ -125,9 +136,15 @@ class Conversation:
     def fenced(self, shard: int, replica: int, incarnation: int, progress: Any) -> None:
         self.say(shard, "fenced", replica=replica, incarnation=incarnation, progress=progress)
 
-    def snapshotted(self, shard: int, id: int, *progress: tuple[int, int, int, int]) -> None:
-        """A shard has written its part; `progress` as (replica, incarnation, lease, upto)."""
-        self.say(shard, "snapshotted", id=id, version=9, digests={}, progress=progress)
+    def snapshotted(
+        self, shard: int, id: int, *progress: tuple[int, int, int, int], cost_s: float = 0.0
+    ) -> None:
+        """A shard has written its part; `progress` as (replica, incarnation, lease, upto).
+
+        A tenth of the cost is time in which pushes were held, the rest that of writing.
+        """
+        costs = {"held_s": cost_s / 10, "wrote_s": cost_s * 9 / 10}
+        self.say(shard, "snapshotted", id=id, version=9, digests={}, progress=progress, **costs)
 
     def sent(self, peer: int, op: str | None = None) -> list[dict[str, Any]]:
         """Messages to `peer` among the last instructions."""

@@ -20,15 +20,17 @@ from engine.checkpoint import Checkpoint
 from engine.config import DownpourConfig, MomentumConfig, ScheduleConfig
 from tests.engine.rows import Listener
 from tests.engine.threaded import threaded_run
+from tests.kills import was_killed
 
 NUM_KILLS = 20
 CONFIG = DownpourConfig(
     minibatch_size=4,
     num_epochs=25,
     rule=MomentumConfig(learning_rate=0.05),
-    schedule=ScheduleConfig(drop_at=(0.3, 0.617), drop_by=(2.0, 3.0)),
+    schedule=ScheduleConfig(drop_at=(0.3, 0.617), drop_by=(2.0, 3.0), anneal="cosine"),
     validate_every_epochs=99.0,
     checkpoint_every_s=0.02,
+    max_checkpoint_share=1.0,
 )
 
 
@@ -66,8 +68,9 @@ def main(folder: Path, seed: int) -> None:
             time.sleep(rng.uniform(0.0, 0.03))
             os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
-        expected = -signal.SIGKILL if life < NUM_KILLS else 0
-        if os.waitstatus_to_exitcode(status) != expected:
+        if life < NUM_KILLS:
+            was_killed("flow", os.waitstatus_to_exitcode(status))
+        elif status:
             sys.exit(f"life {life} ended with status {status}")
 
 

@@ -25,6 +25,7 @@ from engine.rules import make_rule
 from engine.segment import gradient_at
 from engine.shard import ParameterShard, Push
 from engine.state import BLOCK, Location, ShardState
+from tests.kills import was_killed
 
 SIZE = 12 * BLOCK + 100
 NUM_KILLS = 20
@@ -99,7 +100,9 @@ def main(folder: Path, seed: int) -> None:
             time.sleep(rng.uniform(0.0, 0.02))
             os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
-        if os.waitstatus_to_exitcode(status) != (0 if last_one else -signal.SIGKILL):
+        if not last_one:
+            was_killed("shard", os.waitstatus_to_exitcode(status))
+        elif status:
             sys.exit(f"the owner of epoch {epoch} ended with status {status}")
 
 

@@ -1,7 +1,5 @@
-"""Shards served on real sockets in this process, and a proxy that loses replies."""
+"""Shards served on real sockets in this process, behind proxies."""
 
-import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +8,7 @@ from typing import Any
 
 import torch
 
-from engine.config import RuleConfig
+from engine.config import RuleConfig, TlsConfig
 from engine.endpoint import Place, ShardEndpoint
 from engine.layout import Layout
 from engine.ledger import Progress
@@ -19,70 +17,10 @@ from engine.rules import make_rule
 from engine.segment import Segment
 from engine.shard import ParameterShard, Push
 from engine.state import ShardState
+from tests.engine.proxy import Proxy
 from tests.engine.shards import RULE, vector
 
 TOKEN = "the run's secret"
-
-
-class LossyProxy:
-    """Passes connections on to a shard. Once `lose_next_reply` is called, it reads one more reply
-    and hangs up instead of passing it on.
-    """
-
-    def __init__(self, upstream: tuple[str, int]) -> None:
-        self.replies_lost = 0
-        self._upstream = upstream
-        self._lose = threading.Event()
-        self._sockets: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._thread = threading.Thread(target=self._accept)
-        self._thread.start()
-
-    @property
-    def address(self) -> tuple[str, int]:
-        return self._listener.getsockname()
-
-    def lose_next_reply(self) -> None:
-        self._lose.set()
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        self._listener.close()
-        for sock in self._sockets:
-            _hang_up(sock)
-            sock.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            far = socket.create_connection(self._upstream)
-            self._sockets += [near, far]
-            threading.Thread(target=self._pass_on, args=(near, far, False)).start()
-            threading.Thread(target=self._pass_on, args=(far, near, True)).start()
-
-    def _pass_on(self, source: socket.socket, sink: socket.socket, replies: bool) -> None:
-        try:
-            while data := source.recv(65_536):
-                if replies and self._lose.is_set():
-                    self._lose.clear()
-                    self.replies_lost += 1
-                    break
-                sink.sendall(data)
-        except OSError:
-            pass  # the other direction has ended
-        _hang_up(source)
-        _hang_up(sink)
-
-
-def _hang_up(sock: socket.socket) -> None:
-    try:
-        sock.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return
 
 
 @dataclass
@@ -90,7 +28,7 @@ class Serving:
     """Shards of one vector behind proxies, and a replica's link to them."""
 
     endpoints: list[ShardEndpoint]
-    proxies: list[LossyProxy]
+    proxies: list[Proxy]
     directory: Directory
     segment: Segment
     hello: dict[str, Any]
@@ -126,12 +64,15 @@ def serving(
     num_shards: int = 2,
     rule: RuleConfig = RULE,
     same_host: bool = True,
+    tls: TlsConfig | None = None,
 ) -> Iterator[Serving]:
     """Serve vector(size, seed=0). Without `same_host` the replica's memory cannot be opened."""
     slices = Layout(("all",), ((size,),)).slices(num_shards)
-    endpoints = [_endpoint(folder, index, slices[index], size, rule) for index in range(num_shards)]
-    proxies = [LossyProxy(endpoint.address) for endpoint in endpoints]
-    directory = Directory([ShardAddress(*proxy.address, 1) for proxy in proxies])
+    endpoints = [
+        _endpoint(folder, index, part, size, rule, tls) for index, part in enumerate(slices)
+    ]
+    proxies = [Proxy(endpoint.address) for endpoint in endpoints]
+    directory = Directory([ShardAddress(*proxy.address, 1) for proxy in proxies], tls)
     segment = Segment(folder / "segment", size, torch.float32, new=True)
     if not same_host:
         segment.path = folder / "on another host"
@@ -146,11 +87,16 @@ def serving(
 
 
 def _endpoint(
-    folder: Path, index: int, part: slice, size: int, rule_config: RuleConfig
+    folder: Path,
+    index: int,
+    part: slice,
+    size: int,
+    rule_config: RuleConfig,
+    tls: TlsConfig | None,
 ) -> ShardEndpoint:
     rule, values = make_rule(rule_config), vector(size, seed=0)[part]
     state = ShardState.in_memory(values.numel(), len(rule.slots), values.dtype)
     state.fill(values, [torch.zeros_like(values) for _ in rule.slots], version=0)
     place = Place(part.start, values.numel(), size, values.dtype)
     shard = ParameterShard(state, rule, epoch=1, max_staleness=50)
-    return ShardEndpoint(index, shard, place, "127.0.0.1", TOKEN, folder)
+    return ShardEndpoint(index, shard, place, "127.0.0.1", TOKEN, folder, tls=tls)

@@ -69,6 +69,13 @@ def test_partial_ones_are_removed_and_ids_are_never_used_twice(tmp_path):
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_a_commit_removes_what_is_left_of_abandoned_ones_and_leaves_the_next_alone(tmp_path):
+    for id in (1, 3):
+        checkpoint.write_shard(checkpoint.partial_folder(tmp_path, id), 0, vectors(0))
+    write(tmp_path, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000002", "000003.partial"]
+
+
 @pytest.mark.parametrize("keep", [1, 2, 3])
 def test_all_but_the_newest_few_are_removed(tmp_path, keep):
     for id in range(5):
@@ -107,6 +114,7 @@ def test_a_full_disk_is_an_error_of_the_operating_system_and_names_the_file(
 ):
     with pytest.raises(OSError, match=r"shard-00.safetensors"), almost_full_disk():
         checkpoint.write_shard(tmp_path, 0, {"values": torch.zeros(1000)})
+    assert not list(tmp_path.iterdir())  # nor does the torn file take room
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_as_it_was(tmp_path):

@@ -85,16 +85,27 @@ def test_progress_becomes_a_row_of_the_event_log():
             "replica_samples": 5,
             "loss": 2.0,
             "images_per_s": 10.0,
-            "staleness": {"0": 1},
+            "staleness": {"0": {"0": 1}},
             "waiting_s": 0.1,
+            "clipped": 0,
         }
     ]
+
+
+def test_pushes_that_were_answered_after_the_last_step_are_told_of():
+    talk = Conversation()
+    _, (replica, _) = talk.all_join()
+    staleness = {"0": {"0": 1}, "1": {"2": 1}}
+    values = {"progress": (0, 0), "steps": 0, "staleness": staleness, "refused": {}}
+    talk.say(replica, "progress", **values)
+    assert talk.rows("pushes") == [{"replica": 0, "staleness": staleness}]
 
 
 def test_refused_pushes_become_rows_even_when_nothing_else_happened():
     talk = Conversation()
     _, (replica, _) = talk.all_join()
-    talk.say(replica, "progress", progress=(0, 0), steps=0, refused={"3 of 9 are NaN": 2})
+    values = {"progress": (0, 0), "steps": 0, "staleness": {}, "refused": {"3 of 9 are NaN": 2}}
+    talk.say(replica, "progress", **values)
     assert talk.rows("push_refused") == [{"replica": 0, "message": "3 of 9 are NaN", "pushes": 2}]
     assert not talk.rows("progress")
 
@@ -112,9 +123,10 @@ def test_the_run_ends_with_the_final_validation_and_tells_everybody():
     assert commit.final
     assert commit.validate
     assert commit.num_counted == 80
-    assert commit.num_steps == 8
+    assert commit.num_steps == 16  # mini-batches of 5, whatever the replicas have reported
     assert talk.tick_with_heartbeats(HOUR, shards + replicas) == []  # the validation takes long
     talk.out = talk.coordinator.measured(final=True)
     assert talk.finished
-    assert all(talk.sent(peer) == [{"op": "stop"}] for peer in shards + replicas)
+    assert all(talk.sent(peer) == [{"op": "stop"}] for peer in replicas)
+    assert not any(talk.sent(peer) for peer in shards)  # they may serve another phase
     assert talk.tick_with_heartbeats(HOUR, shards + replicas) == []

@@ -3,8 +3,8 @@
 import pytest
 
 from engine.config import ClusterConfig
-from engine.coordinator import MAX_FRUITLESS
 from engine.instructions import RunFailedError
+from engine.losses import MAX_FRUITLESS
 from tests.engine.conversation import Conversation
 
 
@@ -131,8 +131,9 @@ def test_a_role_that_is_lost_too_often_ends_the_run_with_its_last_reason(role):
     for _ in range(2):
         talk.lose(peer)
         peer = talk.shard(1) if role == "shard" else talk.hello("replica", 1)
+    talk.lose(peer, "exit code 9")
     with pytest.raises(RunFailedError, match=rf"{role} 1 was lost 3 times, .*=2; .*: exit code 9"):
-        talk.lose(peer, "exit code 9")
+        talk.give_up()
 
 
 def test_a_replica_that_leaves_when_all_is_done_is_not_lost():
@@ -147,17 +148,58 @@ def test_a_process_that_leaves_before_its_welcome_costs_a_restart():
     talk = Conversation(cluster=ClusterConfig(max_restarts=1))
     talk.lose(talk.hello("replica", 0))
     assert talk.rows("replica_lost")[0]["incarnation"] == 1
+    talk.lose(talk.hello("replica", 0))
     with pytest.raises(RunFailedError, match="replica 0 was lost 2 times"):
-        talk.lose(talk.hello("replica", 0))
+        talk.give_up()
 
 
 @pytest.mark.parametrize("role", ["replica", "shard"])
 def test_a_role_that_dies_again_and_again_before_it_does_anything_ends_the_run(role):
     talk = Conversation(cluster=ClusterConfig(max_restarts=99))
-    for _ in range(MAX_FRUITLESS):
+    for _ in range(MAX_FRUITLESS + 1):
+        talk.tick()
         talk.lose(talk.hello(role, 1))
     with pytest.raises(RunFailedError, match=rf"{role} 1 was lost 4 times in a row before"):
-        talk.lose(talk.hello(role, 1))
+        talk.give_up()
+
+
+@pytest.mark.parametrize("role", ["replica", "shard"])
+def test_a_role_whose_processes_die_before_they_say_hello_ends_the_run(role):
+    talk = Conversation(cluster=ClusterConfig(max_restarts=99))
+    talk.all_join()
+    for pid in range(1, MAX_FRUITLESS + 2):
+        talk.tick()
+        talk.ended(role, 1, pid, 1)
+    match = rf"{role} 1 was lost 4 times in a row .*\n.*process 4 ended with exit code 1"
+    with pytest.raises(RunFailedError, match=match):
+        talk.tick()
+
+
+def test_the_end_of_a_process_that_was_missed_already_is_told_and_not_counted_again():
+    talk = Conversation(cluster=ClusterConfig(max_restarts=1))
+    _, (alice, _) = talk.all_join()
+    talk.lose(alice)
+    talk.ended("replica", 0, 1000 + alice, -9)
+    assert talk.rows("process_ended") == [
+        {
+            "role": "replica",
+            "index": 0,
+            "pid": 1000 + alice,
+            "code": -9,
+            "how": "was killed by signal 9 (SIGKILL)",
+        }
+    ]
+    talk.hello("replica", 0)
+    for _ in range(5):
+        talk.tick()
+
+
+def test_processes_that_end_when_all_is_done_are_not_missed():
+    talk = Conversation(cluster=ClusterConfig(max_restarts=0))
+    _, (alice, _) = talk.all_join()
+    talk.work_off(alice)
+    talk.ended("replica", 1, 77, 0)
+    talk.tick()
 
 
 def test_a_replica_that_takes_a_lease_in_between_is_not_hopeless():

@@ -62,6 +62,30 @@ def test_the_coordinator_does_not_hear_a_stranger(server, token):
     assert isinstance(server.events.get(timeout=5), Lost)
 
 
+def test_a_replica_of_an_earlier_phase_is_sent_home(server):
+    server.phase = 2
+    late, timely = (
+        CoordinatorLink(
+            server.address, server.token, "replica", 0, "tcp://w:1", 60.0, more={"phase": phase}
+        )
+        for phase in (1, 2)
+    )
+    heard = [server.next_event(5), server.next_event(5)]
+    assert [event.message["phase"] for event in heard if event] == [2]
+    assert late.receive() == {"op": "stop"}
+    late.close()
+    timely.close()
+
+
+def test_what_comes_within_a_tick_is_told_in_order(server):
+    link, _ = joined(server)
+    for version in range(4):
+        link.send("serving", version=version)
+    told = [event.message["version"] for event in server.coming(0.5)]
+    assert told == [0, 1, 2, 3]
+    link.close()
+
+
 def test_a_closed_coordinator_hangs_up_and_accepts_nobody(server):
     link, _ = joined(server)
     address = server.address

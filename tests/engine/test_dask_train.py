@@ -1,8 +1,9 @@
 """Downpour on a real cluster: processes that are killed, frozen, or all gone at once."""
 
+import dataclasses
 import functools
 import os
-import signal
+import re
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from tests.engine.fuses import FUSES, broken, deadly, fused, poisoned
 from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES, classifier
 from tests.engine.rows import Listener, Meddler, Row, When, in_file
 from tests.engine.threaded import latest
+from tests.kills import real_kill, was_killed
 
 pytestmark = pytest.mark.dask
 CLUSTER = doomed.CLUSTER
@@ -66,7 +68,7 @@ def test_one_replica_computes_the_bits_of_the_in_process_run(client, tmp_path):
 def test_killed_and_frozen_processes_cost_no_update_and_repeat_none(client, tmp_path):
     def kill_both_shards(row: Row) -> None:
         for serving in heard.of("shard_serving"):
-            os.kill(serving["pid"], signal.SIGKILL)
+            real_kill(serving["pid"], "shard")
 
     # Beside that, the fuses kill one replica and stop one.
     heard = Meddler(When("progress", 3, kill_both_shards))
@@ -78,7 +80,11 @@ def test_killed_and_frozen_processes_cost_no_update_and_repeat_none(client, tmp_
     assert sorted(row["shard"] for row in heard.of("shard_lost")) == [0, 1]
     restored = {row["restored_from"] for row in heard.of("shard_serving") if row["epoch"] == 2}
     assert all(source.startswith("memory") for source in restored)
+    for row in heard.of("process_ended"):  # the frozen one was killed by the coordinator
+        if row["role"] == "replica":
+            was_killed("replica", row["code"])
     lost = heard.of("replica_lost")
+    assert len([row for row in heard.of("process_ended") if row["role"] == "replica"]) == len(lost)
     assert any(row["reason"].startswith("silent for") for row in lost)
     assert any(not row["reason"].startswith("silent for") for row in lost)
     assert result.num_samples == 40 * NUM_SAMPLES
@@ -99,10 +105,26 @@ def test_killed_and_frozen_processes_cost_no_update_and_repeat_none(client, tmp_
     assert torch.equal(again.parameters, result.parameters)
 
 
+def test_when_all_replicas_are_killed_again_and_again_the_run_says_how_each_ended(client, tmp_path):
+    heard = Meddler(When("replica_joined", None, lambda row: real_kill(row["pid"], "replica")))
+    cluster = dataclasses.replace(CLUSTER, max_restarts=1)
+    with pytest.raises(RunFailedError) as raised:
+        train_downpour(client, classifier, config(), cluster, tmp_path, {}, heard)
+    first, *roles = str(raised.value).splitlines()
+    assert re.match(r"replica \d was lost 2 times, cluster.max_restarts=1; the last time", first)
+    assert [line.split(":")[0].strip() for line in roles] == ["replica 0", "replica 1"]
+    for row in heard.of("replica_joined"):
+        assert f"process {row['pid']} was killed by signal 9 (SIGKILL)" in str(raised.value)
+    assert {row["pid"] for row in heard.of("replica_lost")} == {
+        row["pid"] for row in heard.of("replica_joined")
+    }
+    assert memory_left() == []
+
+
 def test_a_killed_training_goes_on_when_it_is_called_again(client, tmp_path):
     command = [sys.executable, "-m", "tests.engine.doomed", str(tmp_path)]
     killed = subprocess.Popen(command, cwd=Path(__file__).parents[2])
-    assert killed.wait(timeout=60) == -signal.SIGKILL
+    was_killed("flow", killed.wait(timeout=60))
     rows = in_file(tmp_path)
     acknowledged = max(row["samples"] for row in rows if row["event"] == "progress")
     left = latest(tmp_path)

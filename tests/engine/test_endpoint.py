@@ -47,7 +47,9 @@ def test_a_stranger_without_the_token_is_cut_off_without_an_answer(link, sock, t
     assert still_serves(link)
 
 
-@pytest.mark.parametrize("garbage", [b"GET / HTTP/1.0\r\n\r\n", b"VDF1" + b"\xff" * 12, b"\0" * 99])
+@pytest.mark.parametrize(
+    "garbage", [b"GET / HTTP/1.0\r\nHost: us\r\n\r\n", b"VDF2" + b"\xff" * 20, b"\0" * 99]
+)
 def test_garbage_is_cut_off(link, sock, garbage):
     sock.sendall(garbage)
     with pytest.raises(ConnectionError):
@@ -92,3 +94,14 @@ def test_a_closed_endpoint_hangs_up_and_accepts_nobody(link, sock):
         receive(sock)
     with pytest.raises(OSError, match=r"refused|reset"):
         connect(address, 5.0)
+
+
+def test_a_closed_endpoint_leaves_no_thread_behind(tmp_path):
+    """One that freed a tensor while the interpreter ends would abort the process, now and then."""
+    with serving(tmp_path, size=1 << 22, num_shards=1, same_host=False) as link:
+        link.server.fetch(0)
+        link.push(1)
+        (endpoint,) = link.endpoints
+        assert len(endpoint._threads) == 2
+        endpoint.close()
+        assert not any(thread.is_alive() for thread in endpoint._threads)

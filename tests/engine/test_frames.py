@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 import tracemalloc
+import zlib
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +17,9 @@ from hypothesis import strategies as st
 
 from engine import frames
 from engine.frames import (
+    BLOCK,
     MAX_MESSAGE,
+    DamagedFrameError,
     PeerGoneError,
     ProtocolError,
     accepted,
@@ -29,7 +32,6 @@ from engine.frames import (
 )
 
 Pair = tuple[socket.socket, socket.socket]
-HEAD = struct.Struct("<4sIQ")
 
 
 @pytest.fixture
@@ -39,8 +41,19 @@ def pair() -> Iterator[Pair]:
         yield near, far
 
 
-def frame(body: bytes, payload: bytes = b"", magic: bytes = b"VDF1") -> bytes:
-    return HEAD.pack(magic, len(body), len(payload)) + body + payload
+def head(message_length: int, payload_length: int, body: bytes = b"") -> bytes:
+    """The bytes before the message, their checksum right whatever the lengths are."""
+    fields = struct.pack("<4sIQI", b"VDF2", message_length, payload_length, zlib.crc32(body))
+    return fields + check(fields)
+
+
+def check(data: bytes) -> bytes:
+    return struct.pack("<I", zlib.crc32(data))
+
+
+def frame(body: bytes, payload: bytes = b"") -> bytes:
+    end = check(payload) if payload else b""
+    return head(len(body), len(payload), body) + body + payload + end
 
 
 def refused(pair: Pair, data: bytes, into: memoryview | None = None) -> pytest.ExceptionInfo:
@@ -109,7 +122,9 @@ def test_a_frame_that_arrives_byte_by_byte_is_whole(pair):
     assert bytes(into) == b"abc"
 
 
-@pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\0" * 16, b"\xff" * 4000])
+@pytest.mark.parametrize(
+    "garbage", [b"GET / HTTP/1.1\r\nHost: us\r\n\r\n", b"\0" * 24, b"\xff" * 4000]
+)
 def test_garbage_is_a_protocol_error_that_shows_its_first_bytes(pair, garbage):
     caught = refused(pair, garbage)
     assert caught.type is ProtocolError
@@ -118,14 +133,15 @@ def test_garbage_is_a_protocol_error_that_shows_its_first_bytes(pair, garbage):
 
 @pytest.mark.parametrize("length", [MAX_MESSAGE + 1, 2**31, 2**32 - 1])
 def test_a_message_over_the_cap_is_refused_before_memory_is_taken(pair, length):
-    caught = refused(pair, HEAD.pack(b"VDF1", length, 0))
+    caught = refused(pair, head(length, 0))
     assert caught.type is ProtocolError
     assert f"message of {length} bytes, cap {MAX_MESSAGE}" in str(caught.value)
 
 
 @pytest.mark.parametrize("length", [1, 99, 101, 2**40, 2**64 - 1])
 def test_a_payload_of_another_size_than_there_is_room_for_is_refused(pair, length):
-    data = HEAD.pack(b"VDF1", 13, length) + b'{"op":"push"}'
+    body = b'{"op":"push"}'
+    data = head(len(body), length, body) + body
     caught = refused(pair, data, memoryview(bytearray(100)))
     assert caught.type is ProtocolError
     assert f"payload of {length} bytes, want 100" in str(caught.value)
@@ -162,7 +178,36 @@ def test_a_peer_that_hangs_up_in_the_middle_is_gone():
         assert caught.type is PeerGoneError
 
 
-@given(st.binary(max_size=300), st.sampled_from([b"", b"VDF1", HEAD.pack(b"VDF1", 20, 0)]))
+def test_any_flipped_bit_of_a_frame_is_noticed():
+    whole = frame(b'{"op":"push","sequence":7}', b"gradient")
+    for bit in range(len(whole) * 8):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        near, far = socket.socketpair()
+        with near:
+            caught = refused((near, far), bytes(damaged), memoryview(bytearray(8)))
+        assert issubclass(caught.type, ProtocolError)
+        assert bit < 32 or (caught.type is DamagedFrameError and "damaged" in str(caught.value))
+
+
+@pytest.mark.parametrize("size", [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5])
+def test_payloads_of_any_number_of_blocks_are_checked(pair, size):
+    near, far = pair
+    payload, into = os.urandom(size), memoryview(bytearray(size))
+    thread = threading.Thread(target=far.sendall, args=(frame(b'{"op":"x"}', payload),))
+    thread.start()
+    assert receive(near, into)["op"] == "x"
+    thread.join()
+    damaged = bytearray(frame(b'{"op":"x"}', payload))
+    damaged[-5] ^= 1  # the payload's last byte
+    thread = threading.Thread(target=far.sendall, args=(damaged,))
+    thread.start()
+    with pytest.raises(DamagedFrameError, match=f"payload of {size} bytes was damaged"):
+        receive(near, into)
+    thread.join()
+
+
+@given(st.binary(max_size=300), st.sampled_from([b"", b"VDF2", head(20, 0)]))
 def test_no_bytes_whatever_lead_to_anything_but_a_connection_error(data, start):
     near, far = socket.socketpair()
     with near, far:
@@ -184,6 +229,16 @@ def test_connections_are_made_without_nagles_delay():
     with listen("127.0.0.1") as server, connect(server.getsockname(), 5.0) as sock:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert sock.gettimeout() is None
+
+
+def test_both_ends_notice_within_seconds_that_the_other_ones_host_is_gone():
+    with listen("127.0.0.1") as server, connect(server.getsockname(), 5.0) as near:
+        far = next(accepted(server))
+        for sock in (near, far):
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 10_000
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 5
+        far.close()
 
 
 def test_nobody_listening_is_an_error_at_once():

@@ -15,6 +15,7 @@ from engine.config import (
     RmspropConfig,
     SgdConfig,
 )
+from engine.faults import FaultPlan
 from engine.inprocess import InProcessResult, train_in_process
 from engine.problem import Problem
 from tests.engine.problems import (
@@ -212,3 +213,28 @@ def test_training_lowers_the_error():
     result = train_in_process(problem, settings, num_replicas=4, num_shards=2)
     assert before > 0.5
     assert problem.validate(result.parameters)["error"] < 0.1
+
+
+def test_in_the_warm_start_one_replica_works_alone_for_so_many_steps():
+    settings = config(num_epochs=3, warm_start={"steps": 20})
+    result = train_in_process(classifier(), settings, num_replicas=4, num_shards=2)
+    first = result.order[:20]
+    assert len({replica for replica, _, _ in first}) == 1
+    assert len({replica for replica, _, _ in result.order[20:]}) > 1
+    assert result.num_counted == 3 * NUM_SAMPLES
+
+
+def test_a_replica_that_is_killed_in_the_warm_start_goes_on_alone():
+    settings = config(num_epochs=3, warm_start={"steps": 20})
+    first = train_in_process(classifier(), settings, num_replicas=3, num_shards=1).order[0][0]
+    faults = FaultPlan().fail_at(first, 5)
+    result = train_in_process(classifier(), settings, num_replicas=3, num_shards=1, faults=faults)
+    assert faults.fired["kill_replica"] == 1
+    assert {replica for replica, _, _ in result.order[:20]} == {first}
+    assert result.num_counted == 3 * NUM_SAMPLES
+
+
+@pytest.mark.parametrize("bound", [{"seconds": 3.0}, {"metric": "error", "at_most": 0.1}])
+def test_a_warm_start_that_needs_a_clock_or_a_validation_is_refused(bound):
+    with pytest.raises(ValueError, match=r"no clock and validates nothing; give warm_start.steps"):
+        train_in_process(classifier(), config(warm_start=bound), num_replicas=1, num_shards=1)

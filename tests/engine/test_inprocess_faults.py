@@ -88,7 +88,10 @@ def test_pushes_that_are_too_stale_are_refused_and_training_goes_on():
     assert result.num_counted == 3 * NUM_SAMPLES
 
 
-def test_a_gradient_that_is_not_finite_is_refused_and_the_parameters_stay_finite():
+@pytest.mark.parametrize(
+    ("factor", "error"), [(math.nan, "NonFinitePushError"), (1e6, "HugePushError")]
+)
+def test_a_gradient_that_is_no_number_or_huge_is_refused_and_the_others_are_not(factor, error):
     class Poisoned:
         """The classifier, with one bad gradient in ten."""
 
@@ -102,10 +105,10 @@ def test_a_gradient_that_is_not_finite_is_refused_and_the_parameters_stay_finite
             loss = self._problem.gradient_(parameters, payload, grad)
             self._calls += 1
             if self._calls % 10 == 0:
-                grad[40] = math.nan
+                grad *= factor
             return loss
 
-    config = DownpourConfig(minibatch_size=8, num_epochs=3, rule=SgdConfig())
+    config = DownpourConfig(minibatch_size=8, num_epochs=3, rule=SgdConfig(), max_push_norm=100.0)
     result = train_in_process(Poisoned(), config, num_replicas=2, num_shards=1)
-    assert torch.isfinite(result.parameters).all()
-    assert result.refused["NonFinitePushError"] == NUM_MINIBATCHES // 10
+    assert result.parameters.abs().max() < 10
+    assert result.refused == {error: NUM_MINIBATCHES // 10}

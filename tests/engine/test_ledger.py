@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.ledger import Ledger, Progress, Range
+from engine.ledger import Ledger, Progress, Range, num_minibatches
 from tests.engine.ledger_world import EVERY_SAMPLE, LedgerWorld, samples_of
 
 ALICE, BOB = (0, 1), (1, 1)
@@ -154,3 +154,22 @@ def test_the_leased_fraction_moves_with_leases_and_returns_only():
     assert book.num_leased == 20
     book.settle(BOB, None)
     assert book.num_leased == 10
+
+
+def test_a_part_of_a_lease_stands_in_the_run_where_the_whole_of_it_stood():
+    whole = ledger(25, 10)
+    fractions = {}
+    while lease := whole.lease(ALICE):
+        fractions[lease[1:]] = whole.fraction(lease)
+        whole.count(ALICE, Progress(lease.id, lease.stop))
+    for (epoch, unit, start, stop), fraction in fractions.items():
+        done = [Range(*key) for key in fractions if fractions[key] < fraction]
+        done.append(Range(epoch, unit, start, start + 3))
+        resumed = Ledger((25, 10), 1, lease_size=10, counted=done)
+        rest = resumed.lease(ALICE)
+        assert rest[1:] == (epoch, unit, start + 3, stop)
+        assert resumed.fraction(rest) == fraction
+
+
+def test_the_number_of_minibatches_follows_from_what_counts():
+    assert num_minibatches([Range(0, 0, 0, 40), Range(0, 1, 0, 8), Range(1, 1, 28, 30)], 4) == 13

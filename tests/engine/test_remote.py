@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.link import Refused, RemoteServer, ShardAddress, StoppedError
+from engine.link import Directory, Refused, RemoteServer, ShardAddress, StoppedError
 from engine.rules import make_rule
 from engine.segment import Segment
 from engine.shard import Applied
@@ -142,6 +142,14 @@ def test_a_replica_with_another_number_of_parameters_is_refused(link):
     assert [shard.version for shard in link.shards] == [0, 0]
 
 
+def test_a_replica_that_reaches_another_shard_than_it_wants_is_refused(link):
+    swapped = Directory([ShardAddress(*proxy.address, 1) for proxy in reversed(link.proxies)])
+    stranger = RemoteServer(swapped, link.segment, link.hello, link.slices)
+    with pytest.raises(ValueError, match=r"shard 0 refused: replica wants shard 0, this is shard"):
+        stranger.fetch(0)
+    assert [shard.version for shard in link.shards] == [0, 0]
+
+
 def test_a_file_of_the_same_name_on_another_host_is_not_mistaken_for_the_replicas(tmp_path):
     with serving(tmp_path) as link:
         here = link.segment
@@ -206,3 +214,34 @@ def test_a_refused_exchange_still_brings_the_parameters(link):
     assert {answer.error for answer in answers} == {"NonFinitePushError"}
     assert versions == [0, 0]
     assert torch.equal(link.segment.parameters[0], vector(SIZE, seed=0))
+
+
+#: Bytes into what a replica sends: the hello's message, a push's head, message and gradient.
+PLACES = (50, 10, 60, 1000)
+
+
+@pytest.mark.parametrize("after", PLACES)
+def test_a_flipped_bit_in_a_push_is_noticed_and_the_push_applied_once(tmp_path, after, caplog):
+    with serving(tmp_path, size=2000, same_host=False) as link:
+        link.segment.gradients[0].copy_(vector(2000, 1))
+        if after != PLACES[0]:
+            link.push(1)
+        link.proxies[1].flip_a_bit_after(after)
+        link.segment.gradients[0].copy_(vector(2000, 2))
+        answers = link.push(2)
+        assert link.proxies[1].bits_flipped == 1
+        assert not any(answer.duplicate for answer in answers)
+        versions = [shard.version for shard in link.shards]
+        assert versions == [2 - (after == PLACES[0])] * 2
+        assert "was damaged on its way" in caplog.text
+
+
+@pytest.mark.parametrize("after", [5, 40, 2000])
+def test_a_flipped_bit_in_a_fetch_is_noticed_and_the_fetch_repeated(tmp_path, after):
+    with serving(tmp_path, size=2000, same_host=False) as link:
+        link.server.fetch(0)
+        link.proxies[0].flip_a_bit_after(after, replies=True)
+        link.segment.parameters[0].zero_()
+        link.server.fetch(0)
+        assert link.proxies[0].bits_flipped == 1
+        assert torch.equal(link.segment.parameters[0], vector(2000, seed=0))

@@ -176,7 +176,7 @@ def test_without_overlap_a_lone_replica_is_never_stale():
     run = Run(settings, LocalServer(settings, push_takes_s=0.002))
     run.work()
     assert sum((tally.staleness for tally in run.tallies), Tally().staleness) == {
-        0: NUM_MINIBATCHES
+        (0, 0): NUM_MINIBATCHES
     }
 
 
@@ -186,8 +186,8 @@ def test_with_overlap_a_lone_replica_is_stale_by_what_was_on_its_way():
     run.work()
     staleness = sum((tally.staleness for tally in run.tallies), Tally().staleness)
     assert sum(staleness.values()) == NUM_MINIBATCHES
-    assert staleness[0] == 1  # only the very first fetch is waited for
-    assert max(staleness) <= 3  # one push being computed, two slots on their way
+    assert staleness[0, 0] == 1  # only the very first fetch is waited for
+    assert max(staleness) <= (0, 3)  # one push being computed, two slots on their way
     assert run.ledger.complete
 
 
@@ -244,10 +244,11 @@ def test_other_refusals_are_counted_by_their_message_and_training_goes_on():
     assert run.ledger.complete
 
 
-def test_a_replica_whose_gradients_are_never_finite_gives_up():
+@pytest.mark.parametrize("error", ["NonFinitePushError", "HugePushError"])
+def test_a_replica_whose_gradients_are_never_of_use_gives_up(error):
     settings = config(max_bad_pushes=4)
     run = Run(settings, LocalServer(settings))
-    run.server.refusal = Refused("NonFinitePushError", "3 of 83 are NaN")
+    run.server.refusal = Refused(error, "3 of 83 are NaN")
     with pytest.raises(QuarantinedReplicaError, match=r"4 pushes in a row .*: 3 of 83 are NaN"):
         run.work()
 

@@ -1,5 +1,7 @@
 """The learning-rate schedule, and the configuration that describes a run."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -50,6 +52,21 @@ def test_the_rates_are_those_of_the_scheduler_of_torch(schedule, scheduler, opti
     ours = schedule if schedule is DROPS else ScheduleConfig(**schedule)
     rates = [scale_at(ours, step / 100) for step in range(num_steps)]
     assert rates == pytest.approx(rates_of_torch(scheduler, num_steps, **options), rel=1e-6)
+
+
+def test_the_parts_of_a_schedule_are_the_whole_one():
+    whole = ScheduleConfig(drop_at=(0.3, 0.8), drop_by=(10.0, 4.0), anneal="cosine", warm_up=0.4)
+    for step in range(100):
+        part = (0.0, 0.25) if step < 25 else (0.25, 1.0)
+        within = (step / 100 - part[0]) / (part[1] - part[0])
+        found = scale_at(replace(whole, part=part), within)
+        assert found == pytest.approx(scale_at(whole, step / 100))
+
+
+@pytest.mark.parametrize("part", [(0.5, 0.5), (-0.1, 1.0), (0.0, 1.5)])
+def test_a_part_that_is_none_is_refused(part):
+    with pytest.raises(ValidationError, match="want two rising fractions"):
+        ScheduleConfig(part=part)
 
 
 def test_drops_and_annealing_multiply():

@@ -10,6 +10,8 @@ from engine.rules import make_rule
 from engine.shard import (
     WINDOW,
     FencedShardError,
+    HugePushError,
+    MisshapenPushError,
     NonFinitePushError,
     ParameterShard,
     PushRefusedError,
@@ -60,9 +62,21 @@ def test_a_refused_push_may_come_again_with_a_better_gradient(shard):
 @pytest.mark.parametrize("grad", [torch.zeros(9), torch.zeros(2, 5), torch.zeros(10).double()])
 def test_a_gradient_of_another_shape_or_dtype_is_refused(shard, grad):
     before = Contents.of(shard)
-    with pytest.raises(ValueError, match=r"built from different layouts"):
+    with pytest.raises(MisshapenPushError, match=r"built from different layouts"):
         shard.push(push(2), grad)
     assert Contents.of(shard) == before
+
+
+@pytest.mark.parametrize("factor", [1e6, 3e38])
+def test_a_huge_gradient_is_refused_where_there_is_a_bound_and_a_common_one_is_not(factor):
+    shard = ParameterShard(new_state(SIZE), make_rule(RULE), epoch=1, max_norm=100.0)
+    assert shard.push(push(1), vector(SIZE, 1)).version == 1
+    before = Contents.of(shard)
+    match = r"replica 0, push 2: .* norm \d.*, max_push_norm=100"
+    with pytest.raises(HugePushError, match=match):
+        shard.push(push(2), torch.full((SIZE,), factor))
+    assert Contents.of(shard) == before
+    assert shard.push(push(2), vector(SIZE, 2)).version == 2
 
 
 def test_a_push_staler_than_the_bound_is_refused(shard):

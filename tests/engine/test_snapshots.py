@@ -132,6 +132,18 @@ def test_when_a_shard_is_lost_during_a_snapshot_it_is_asked_for_again():
     assert [requested(talk, shard) for shard in (shards[0], successor)] == [[2], [2]]
 
 
+def test_when_a_shard_is_lost_during_a_snapshot_the_others_hold_pushes_back_no_longer():
+    talk = every(seconds=5)
+    shards, replicas = talk.all_join()
+    talk.tick_with_heartbeats(5, shards + replicas)
+    (request,) = talk.sent(shards[0])
+    talk.lose(shards[1])
+    assert talk.sent(shards[0]) == [{"op": "release", "id": request["id"]}]
+    successor = talk.shard(1)
+    talk.lose(successor)
+    assert talk.sent(shards[0], "release") == []  # nothing was under way
+
+
 def test_late_answers_to_an_abandoned_snapshot_are_ignored():
     talk = every(seconds=5)
     shards, replicas = talk.all_join()
@@ -254,3 +266,46 @@ def test_a_run_told_to_stop_after_its_final_snapshot_ends_at_once():
     assert talk.commits()[0].final
     talk.out = talk.coordinator.stop()
     assert talk.finished
+
+
+def test_the_interval_grows_until_checkpoints_cost_no_more_than_their_share():
+    """A virtual clock: what each checkpoint costs is what its slower shard says."""
+    talk = every(seconds=5)
+    shards, replicas = talk.all_join()
+    costs, taken = [0.05, 0.7, 0.7, 7.0, 0.1, 0.1], []
+    rows = []
+    for id, cost_s in enumerate(costs, start=1):
+        while not requested(talk, shards[0]):
+            talk.tick_with_heartbeats(0.5, shards + replicas)
+        taken.append(talk.now)
+        talk.now += cost_s
+        talk.snapshotted(shards[0], id, cost_s=cost_s / 3)
+        talk.snapshotted(shards[1], id, cost_s=cost_s)
+        assert talk.commits()
+        rows += talk.rows("checkpoint_interval")
+        talk.out = []
+    assert [row["interval_s"] for row in rows] == [20.0, 200.0, 5.0]  # cost / 0.035, at least 5
+    pauses = [
+        later - before - cost for before, later, cost in zip(taken, taken[1:], costs, strict=False)
+    ]
+    shares = [cost / (cost + pause) for cost, pause in zip(costs, pauses, strict=False)]
+    assert max(shares) <= 0.035
+    assert pauses[0] < 5.6  # a cheap one is not put off
+
+
+def test_a_demanded_snapshot_does_not_wait_for_a_validation_and_asks_for_none():
+    talk = every(seconds=HOUR, epochs=0.5)
+    shards, replicas = talk.all_join()
+    for _ in range(4):
+        lease = talk.lease(replicas[0])
+        talk.progress(replicas[0], lease, lease.stop)
+    talk.tick()
+    for shard in shards:
+        talk.snapshotted(shard, 1)
+    assert talk.commits()[0].validate
+    talk.say(shards[1], "log_long")
+    talk.tick()
+    assert requested(talk, shards[0]) == [2]
+    for shard in shards:
+        talk.snapshotted(shard, 2)
+    assert not talk.commits()[0].validate

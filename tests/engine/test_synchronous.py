@@ -31,6 +31,7 @@ from tests.engine.fuses import broken, slow
 from tests.engine.problems import NUM_SAMPLES, classifier
 from tests.engine.rows import Listener, Meddler, Row, StoppedByTestError, When, in_file, stop
 from tests.engine.written import by_hand
+from tests.kills import real_kill
 
 pytestmark = pytest.mark.dask
 RULE = MomentumConfig(learning_rate=0.05, weight_decay=0.01)
@@ -120,7 +121,11 @@ def test_after_a_lost_rank_all_go_on_from_the_newest_checkpoint_to_the_same_bits
     client, tmp_path, kind
 ):
     def strike(row: Row) -> None:
-        os.kill(heard.of("rank_joined")[1]["pid"], kind)
+        victim = heard.of("rank_joined")[1]["pid"]
+        if kind == signal.SIGKILL:
+            real_kill(victim, "synchronous worker")
+        else:
+            os.kill(victim, kind)
 
     heard = Meddler(When("checkpoint", 2, strike))
     settings = config(num_epochs=10, checkpoint_every_s=0.1, validate_every_epochs=99.0)
@@ -161,11 +166,16 @@ def test_an_interrupted_training_leaves_a_checkpoint(client, tmp_path):
 def test_a_rank_that_is_lost_again_and_again_ends_the_run(client, tmp_path):
     def strike(row: Row) -> None:
         if row["replica"] == 0:
-            os.kill(row["pid"], signal.SIGKILL)
+            real_kill(row["pid"], "synchronous worker")
 
     heard = Meddler(When("rank_joined", None, strike))
-    with pytest.raises(RunFailedError, match=r"rank 0 was lost 2 times, cluster.max_restarts=1"):
+    match = r"rank 0 was lost 2 times, cluster.max_restarts=1"
+    with pytest.raises(RunFailedError, match=match) as raised:
         train_synchronous(client, SLOW, config(), cluster(2), tmp_path, {}, heard)
+    for row in heard.of("rank_joined"):
+        if row["replica"] == 0:
+            ended = f"replica-0: process {row['pid']} was killed by signal 9 (SIGKILL)"
+            assert ended in str(raised.value)
 
 
 def test_a_rank_that_cannot_build_its_problem_ends_the_run_with_its_error(client, tmp_path):

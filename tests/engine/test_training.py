@@ -1,5 +1,10 @@
 """Whole runs on real sockets and files, with threads for roles."""
 
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -55,8 +60,17 @@ def test_every_minibatch_of_every_replica_is_one_update_of_every_shard(tmp_path)
     assert sum(last.values()) == LONG * NUM_SAMPLES
 
 
+def test_clipped_gradients_are_counted(tmp_path):
+    heard = Listener()
+    settings = config(num_epochs=2, clip={"max_norm": 1e-6})
+    with threaded_run(tmp_path, settings, heard) as run:
+        run.start_all()
+        run.drive()
+    assert sum(row["clipped"] for row in heard.of("progress")) == 2 * MINIBATCHES_PER_EPOCH
+
+
 def test_all_shards_of_a_checkpoint_contain_the_same_pushes(tmp_path):
-    settings = config(checkpoint_every_s=0.02, keep_checkpoints=1000)
+    settings = config(checkpoint_every_s=0.02, max_checkpoint_share=1.0, keep_checkpoints=1000)
     with threaded_run(tmp_path, settings, Listener(), num_replicas=4, num_shards=3) as run:
         run.start_all()
         run.drive()
@@ -129,7 +143,7 @@ def test_when_the_coordinator_goes_every_role_ends_by_itself(tmp_path, rows):
 
 
 def test_an_interrupted_run_goes_on_from_its_newest_checkpoint(tmp_path):
-    settings = config(checkpoint_every_s=0.1)
+    settings = config(checkpoint_every_s=0.1, max_checkpoint_share=1.0)
     heard = Meddler(When("checkpoint", 2, stop))
     with threaded_run(tmp_path, settings, heard) as run:
         run.start_all()
@@ -207,3 +221,33 @@ def test_a_run_in_two_parts_has_the_bits_of_the_whole_one(tmp_path):
 
     trained("parts", num_epochs=1)
     assert torch.equal(trained("parts", num_epochs=2), trained("whole", num_epochs=2))
+
+
+def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(tmp_path):
+    command = ["unshare", "-rm", sys.executable, "-m", "tests.engine.full_disk", str(tmp_path)]
+    subprocess.run(command, cwd=Path(__file__).parents[2], check=True, timeout=60)
+    reasons = [row["reason"] for row in in_file(tmp_path) if row["event"] == "checkpoint_failed"]
+    assert len(reasons) == 2
+    assert all("No space left on device" in reason for reason in reasons)
+
+
+def test_a_slow_disk_makes_checkpoints_rarer_until_it_is_fast_again(tmp_path, monkeypatch):
+    slow, written = [True], checkpoint.write_shard
+
+    def write_shard(*arguments):
+        if slow[0]:
+            time.sleep(0.04)
+        return written(*arguments)
+
+    monkeypatch.setattr("engine.checkpoint.write_shard", write_shard)
+    heard = Meddler(When("checkpoint_interval", 1, lambda row: slow.clear() or slow.append(False)))
+    settings = config(num_epochs=60, checkpoint_every_s=0.1, max_checkpoint_share=0.2)
+    with threaded_run(tmp_path, settings, heard) as run:
+        run.start_all()
+        run.drive()
+    first, second = heard.of("checkpoint_interval")[:2]
+    assert first["cost_s"] >= 0.04
+    assert first["interval_s"] == pytest.approx(first["cost_s"] / 0.2, abs=0.06)
+    assert second["interval_s"] < first["interval_s"]
+    times = [row["time_s"] for row in heard.of("checkpoint")]
+    assert times[1] - times[0] >= first["interval_s"] - 0.06

@@ -1,17 +1,19 @@
 """A run on real sockets and files whose roles are threads: everything but Dask and processes."""
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine import checkpoint
+from engine import checkpoint, memory
 from engine.checkpoint import Checkpoint
 from engine.config import ClusterConfig, DownpourConfig
 from engine.coordinator_server import CoordinatorServer
 from engine.events import EventLog, Listener
 from engine.replica_role import run_replica
 from engine.run_spec import RunSpec
+from engine.salvage import salvage_all, salvage_log
 from engine.shard_role import serve_shard
 from engine.start import full_identity, resume_or_begin
 from engine.training import Training
@@ -24,29 +26,47 @@ class ThreadedRun:
     """The coordinator in the caller's thread, each role in one of its own."""
 
     def __init__(
-        self, folder: Path, config: DownpourConfig, cluster: ClusterConfig, listen: Listener
+        self,
+        folder: Path,
+        config: DownpourConfig,
+        cluster: ClusterConfig,
+        listen: Listener,
+        *,
+        salvaging: bool = False,
     ) -> None:
+        """Prepare a run; `salvaging`: in shared memory, and first what dead ones owed."""
         self.config, self.cluster = config, cluster
+        self.salvaged = salvage_all() if salvaging else []
         problem = classifier()
         slices = problem.layout.slices(cluster.num_shards)
         identity = full_identity(IDENTITY, problem, cluster.num_shards, config.name)
         checkpoints = folder / "checkpoints"
+        dtype = problem.layout.dtype
+        salvage_log(folder / "log")
         start = resume_or_begin(checkpoints, identity, problem, config.rule, slices)
         self.server = CoordinatorServer(cluster.host)
-        memory = folder / f"memory-{start.id}"
-        memory.mkdir()
+        if salvaging:
+            own = memory.create_folder(self.server.token)
+        else:
+            own = folder / f"memory-{start.id}"
+            own.mkdir()
+        self._shared = salvaging
         self.spec = RunSpec(
             coordinator=self.server.address,
             token=self.server.token,
             host=cluster.host,
-            memory=memory,
+            memory=own,
             checkpoints=checkpoints,
             size=problem.layout.size,
-            dtype=problem.layout.dtype,
+            dtype=dtype,
             slices=slices,
             heartbeat_interval_s=cluster.heartbeat_interval_s,
             record=folder / "record" / start.folder.name if config.record else None,
+            log=folder / "log" if config.durability == "power" else None,
+            log_bytes=config.log_bytes,
         )
+        if self.spec.log:
+            self.spec.log.mkdir()
         self.events = EventLog(folder / "events.jsonl", listen, start.elapsed_s)
         self.training = Training(
             self.server, self.spec, problem, config, cluster, identity, start, self.events
@@ -57,7 +77,14 @@ class ThreadedRun:
     def start_shard(self, index: int) -> None:
         config = self.config
         self._start(
-            lambda: serve_shard(self.spec, index, config.rule, config.max_staleness, "thread")
+            lambda: serve_shard(
+                self.spec,
+                index,
+                config.rule,
+                config.max_staleness,
+                "thread",
+                config.max_push_norm,
+            )
         )
 
     def start_replica(self, index: int) -> None:
@@ -90,7 +117,10 @@ class ThreadedRun:
 
     def close(self) -> None:
         self.training.close()
+        self.server.close()
         self.events.close()
+        if self._shared:
+            shutil.rmtree(self.spec.memory)
 
     def _start(self, role: Callable[[], None]) -> None:
         def work() -> None:

@@ -29,7 +29,7 @@ def progress(time_s: float, samples: int, replica: int = 0, **changed: Any) -> R
         "replica_samples": samples // 2,
         "loss": 2.0,
         "images_per_s": 50.0,
-        "staleness": {"0": 3, "2": 1},
+        "staleness": {"0": {"0": 2, "2": 1}, "1": {"0": 1}},
         "waiting_s": 0.25,
     } | changed
 

@@ -5,7 +5,7 @@ from typing import Any
 from tasks.report.history import history_of
 from tasks.report.plots import draw_plots
 from tasks.report.summary import training_figures
-from tasks.report.tables import incident_rows, replica_rows
+from tasks.report.tables import incident_rows, iteration_rows, replica_rows
 from tasks.training_status import TrainingStatus
 
 
@@ -70,6 +70,18 @@ def test_the_report_has_iterations_portions_backup_tasks_and_waiting():
     assert [(row["samples"], row["portions"]) for row in table] == [("120", "6"), ("100", "5")]
     assert [point.value for point in history.loss] == [2.0, 1.0]
     assert "iterations.png" in {plot.file for plot in draw_plots(history)}
+    assert list(iteration_rows(history)[1].values()) == [
+        1,
+        "2.1 s",
+        "200",
+        "1",
+        "0.25",
+        1,
+        3,
+        3,
+        "1 (1)",
+        "0.2 s",
+    ]
     assert "20 samples of replica 1" in str(incident_rows(history)[0]["what happened"])
 
 
@@ -79,3 +91,12 @@ def test_the_bar_moves_with_the_iterations():
         status.see(row)
     assert status.fraction == 200 / 300
     assert status.loss == 1.0
+    assert [point.value for point in status.gradient_norms] == [1.0, 0.25]
+    assert "gradient 0.25, 1 backup tasks (1 won), 0.5 s waited" in status.line()
+
+
+def test_of_many_iterations_the_table_has_some_and_the_last():
+    many = [iteration(float(k), number=k, samples=k, loss=1.0, norm=1.0) for k in range(1, 1000)]
+    table = iteration_rows(history_of([rows()[0], *many]))
+    assert 25 <= len(table) <= 50
+    assert table[-1]["iteration"] == 999

@@ -12,6 +12,7 @@ from distributed import Client, get_worker
 
 from engine.config import ClusterConfig
 from tasks.cluster import open_cluster, threads_per_replica, workers_on_demand
+from tests.kills import real_kill
 
 pytestmark = pytest.mark.dask
 CONFIG = ClusterConfig(num_replicas=1, num_shards=1, threads_per_replica=3)
@@ -56,7 +57,7 @@ def test_every_port_is_on_loopback(client: Client) -> None:
 def test_a_killed_worker_comes_back_and_its_task_runs_again(client: Client) -> None:
     victim = client.submit(os.getpid, resources={"shard-0": 1}, pure=False).result(timeout=30)
     task = client.submit(name_and_environment, resources={"shard-0": 1}, pure=False)
-    os.kill(victim, 9)
+    real_kill(victim, "dask worker")
     assert task.result(timeout=30)[0] == "shard-0"
     assert client.submit(os.getpid, resources={"shard-0": 1}, pure=False).result(30) != victim
 

@@ -96,7 +96,9 @@ def test_a_run_without_incidents_says_so(folder: Path) -> None:
 
 def test_staleness_in_the_summary_is_that_of_all_pushes() -> None:
     history = history_of([rows.start(), rows.progress(1, 10), rows.progress(2, 20, replica=1)])
-    assert training_figures(history)["staleness"] == {"num_pushes": 8, "mean": 0.5, "max": 2}
+    figures = training_figures(history)
+    assert figures["staleness"] == {"num_pushes": 8, "mean": 0.5, "max": 2}
+    assert figures["staleness_at_shard"]["1"] == {"num_pushes": 2, "mean": 0.0, "max": 0}
 
 
 def test_nested_figures_flatten_to_dotted_names() -> None:

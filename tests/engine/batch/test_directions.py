@@ -48,9 +48,10 @@ def remember(store, form, num_pairs, history_length, rng):
             kept.append((s, y))
         slot = next(i for i in range(history_length + 1) if i not in history.slots)
         grad = rng.normal(size=SIZE)
-        fresh = {f"s{slot}": s, f"y{slot}": y, "g": grad}
+        length = rng.uniform(0.1, 3.0)
+        fresh = {f"s{slot}": s / length, f"y{slot}": y, "g": grad}
         store.vectors.update({name: torch.from_numpy(v) for name, v in fresh.items()})
-        history = history.learn(store.run(history.questions("g")), history_length, 1e-12)
+        history = history.learn(store.run(history.questions("g")), length, history_length, 1e-12)
     return history, kept[-history_length:], grad
 
 

@@ -38,6 +38,14 @@ def test_loss_and_gradient_are_the_means_over_the_span(span, rows, minibatch_siz
     assert batch(problem.initial(), None, span) == loss
 
 
+def test_the_loss_alone_takes_no_gradient(monkeypatch):
+    problem = classifier()
+    grad = torch.empty(problem.layout.size)
+    expected = FullBatch(problem, 7)(problem.initial(), grad)
+    monkeypatch.delattr(type(problem), "gradient_")
+    assert FullBatch(problem, 7)(problem.initial(), None) == expected
+
+
 def test_a_network_is_trained_by_batches_small_and_large():
     problem = classifier()
     batch = FullBatch(problem, 64)

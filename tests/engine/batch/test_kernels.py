@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from engine.batch.kernels import BLOCK, carry_out, merge
+from engine.batch.kernels import carry_out, merge
 from engine.batch.local import LocalStore
+from engine.batch.stacks import BLOCK
 from engine.batch.vector import (
     Align,
     Combine,

@@ -90,6 +90,26 @@ def test_every_batch_of_commands_may_be_carried_out_twice(name):
     assert torch.equal(store.vectors[solution.iterate.point], whole.point)
 
 
+@pytest.mark.parametrize("name", ["lbfgs", "backtracking", "two loops", "owlqn"])
+def test_nothing_that_the_newest_record_names_is_overwritten_when_a_search_has_failed(name):
+    store = LocalStore(**{START: zeros(30)})
+    then: dict[str, torch.Tensor] = {}
+    calls, resets = [0], [0]
+
+    def lies_for_a_while(x: torch.Tensor, grad: torch.Tensor | None, samples: Span | None) -> float:
+        assert all(torch.equal(store.vectors[name], vector) for name, vector in then.items())
+        calls[0] += 1
+        return REAL(x, grad, samples) + (1e6 if 10 < calls[0] < 45 else 0.0)
+
+    def commit(record: Record) -> None:
+        resets[0] = record["iterate"]["counts"].get("resets", 0)
+        then.clear()
+        then.update({name: store.vectors[name].clone() for name in committed(record)})
+
+    drive(store, lies_for_a_while, EVERY[name], None, commit)
+    assert resets[0] >= 1
+
+
 def test_a_record_of_another_optimiser_is_refused():
     records: list[Record] = []
     minimise(REAL, zeros(30), LbfgsConfig(max_iterations=1), records.append)

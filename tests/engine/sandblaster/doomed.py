@@ -1,14 +1,16 @@
 """A whole Sandblaster run, cluster and all, that kills its own process in a line search.
 
-python -m tests.engine.sandblaster.doomed FOLDER
+python -m tests.engine.sandblaster.doomed FOLDER OPTIMISER
 """
 
 import functools
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+from engine.batch.config import MultibatchConfig
 from engine.config import ClusterConfig, SgdConfig
 from engine.dask_sandblaster import train_sandblaster
 from engine.sandblaster.config import SandblasterConfig
@@ -22,17 +24,22 @@ CLUSTER = ClusterConfig(
 CONFIG = SandblasterConfig(
     minibatch_size=4, num_epochs=12, rule=SgdConfig(), deterministic=True, order_window=8
 )
+SAMPLED = MultibatchConfig(batch_size=50, overlap=0.3)
+#: By the name of the optimiser. Small batches take so many epochs because a run must be longer
+#: than it takes to notice a frozen replica.
+CONFIGS = {"lbfgs": CONFIG, "multibatch": replace(CONFIG, optimiser=SAMPLED, num_epochs=36)}
 IDENTITY = {"data": "points"}
 FACTORY = functools.partial(slow, pause_s=0.001)
 #: An evaluation is told of before its iteration is committed, so this is inside a line search.
-DEADLY_EVALUATION = 6
+DEADLY_EVALUATION = {"lbfgs": 6, "multibatch": 13}
 
 
-def main(folder: Path) -> None:
-    die = When("evaluation", DEADLY_EVALUATION, lambda row: os.kill(os.getpid(), signal.SIGKILL))
+def main(folder: Path, name: str) -> None:
+    number = DEADLY_EVALUATION[name]
+    die = When("evaluation", number, lambda row: os.kill(os.getpid(), signal.SIGKILL))
     with open_cluster(CLUSTER) as client:
-        train_sandblaster(client, FACTORY, CONFIG, CLUSTER, folder, IDENTITY, Meddler(die))
+        train_sandblaster(client, FACTORY, CONFIGS[name], CLUSTER, folder, IDENTITY, Meddler(die))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

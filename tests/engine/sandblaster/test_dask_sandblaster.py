@@ -2,11 +2,12 @@
 
 import functools
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -15,21 +16,31 @@ from distributed import Client
 from engine import memory
 from engine.dask_sandblaster import train_sandblaster
 from engine.result import TrainingResult
+from engine.roles import ENDINGS
 from tasks.cluster import open_cluster
 from tests.engine.fuses import FUSES, fused
-from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES
+from tests.engine.problems import NUM_SAMPLES
 from tests.engine.rows import Listener, Meddler, Row, When, in_file
 from tests.engine.sandblaster.doomed import (
     CLUSTER,
-    CONFIG,
+    CONFIGS,
     DEADLY_EVALUATION,
     FACTORY,
     IDENTITY,
+    SAMPLED,
 )
 from tests.engine.test_dask_train import wait_until_gone
+from tests.kills import real_kill, was_killed
 
 pytestmark = pytest.mark.dask
-NUM_PORTIONS = sum(-(-size // CONFIG.minibatch_size) for size in UNIT_SIZES)
+
+
+class Calm(NamedTuple):
+    """An undisturbed run of one optimiser."""
+
+    name: str
+    result: TrainingResult
+    rows: list[Row]
 
 
 @pytest.fixture(scope="module")
@@ -38,18 +49,17 @@ def client() -> Iterator[Client]:
         yield client
 
 
-@pytest.fixture(scope="module")
-def calm(client, tmp_path_factory) -> tuple[TrainingResult, list[Row]]:
-    """An undisturbed run and its rows."""
-    heard = Listener()
+@pytest.fixture(scope="module", params=CONFIGS)
+def calm(client, tmp_path_factory, request) -> Calm:
+    heard, config = Listener(), CONFIGS[request.param]
     folder = tmp_path_factory.mktemp("calm")
-    result = train_sandblaster(client, FACTORY, CONFIG, CLUSTER, folder, IDENTITY, heard)
+    result = train_sandblaster(client, FACTORY, config, CLUSTER, folder, IDENTITY, heard)
     assert in_file(folder) == [stored(row) for row in heard]
     assert not (folder / "records").exists()
-    again = train_sandblaster(client, FACTORY, CONFIG, CLUSTER, folder, IDENTITY)
+    again = train_sandblaster(client, FACTORY, config, CLUSTER, folder, IDENTITY)
     assert again.already_complete
     assert torch.equal(again.parameters, result.parameters)
-    return result, heard
+    return Calm(request.param, result, heard)
 
 
 def stored(row: Row) -> Row:
@@ -65,43 +75,70 @@ def iterates(rows: list[Row]) -> list[tuple[int, float, float]]:
     return sorted({(r["iteration"], r["loss"], r["gradient_norm"]) for r in told})
 
 
+def samples(evaluations: list[Row]) -> int:
+    """Samples processed in some evaluations."""
+    return sum(row["batch_samples"] for row in evaluations)
+
+
 def test_every_portion_of_every_evaluation_is_told_of_and_the_budget_is_kept(calm):
-    result, rows = calm
-    evaluations = [row for row in rows if row["event"] == "evaluation"]
-    assert result.num_samples == len(evaluations) * NUM_SAMPLES
-    assert CONFIG.num_epochs <= len(evaluations) <= CONFIG.num_epochs + 3
+    evaluations = [row for row in calm.rows if row["event"] == "evaluation"]
+    config, result = CONFIGS[calm.name], calm.result
+    assert result.num_samples == samples(evaluations)
+    assert 0 <= result.num_samples - config.num_epochs * NUM_SAMPLES <= 3 * NUM_SAMPLES
     for row in evaluations:
-        assert sum(row["portions"].values()) >= NUM_PORTIONS
-    assert result.num_steps == iterates(rows)[-1][0]
+        assert sum(row["portions"].values()) >= -(-row["batch_samples"] // config.minibatch_size)
+    assert result.num_steps == iterates(calm.rows)[-1][0]
+    full = {row["batch_samples"] for row in evaluations} == {NUM_SAMPLES}
+    assert full == (calm.name == "lbfgs")
 
 
 def test_killed_and_frozen_processes_change_no_bit_of_any_iterate(client, tmp_path, calm):
     def kill_both_shards(row: Row) -> None:
         for serving in heard.of("shard_serving"):
-            os.kill(serving["pid"], signal.SIGKILL)
+            real_kill(serving["pid"], "sandblaster shard")
 
     # Beside that, the fuses kill one replica and stop one.
     heard = Meddler(When("evaluation", 3, kill_both_shards))
     factory = functools.partial(fused, str(tmp_path), pause_s=0.001)
-    result = train_sandblaster(client, factory, CONFIG, CLUSTER, tmp_path, IDENTITY, heard)
+    config = CONFIGS[calm.name]
+    num_before = len(client.get_events(ENDINGS))
+    result = train_sandblaster(client, factory, config, CLUSTER, tmp_path, IDENTITY, heard)
+    ended = [ending for _, ending in client.get_events(ENDINGS)][num_before:]
+    replicas = [ending for ending in ended if ending["resource"].startswith("replica")]
+    assert len(replicas) >= len(FUSES)  # the frozen one was killed by the coordinator
+    for ending in replicas:
+        was_killed("sandblaster replica", ending["code"])
     assert all((tmp_path / fuse).exists() for fuse in FUSES)
     assert sorted(row["shard"] for row in heard.of("shard_lost")) == [0, 1]
     assert len(heard.of("replica_lost")) >= len(FUSES)
-    assert iterates(heard) == iterates(calm[1])
-    assert torch.equal(result.parameters, calm[0].parameters)
+    assert iterates(heard) == iterates(calm.rows)
+    assert torch.equal(result.parameters, calm.result.parameters)
     assert not list(memory.shared_root().glob(f"verydeep-{os.getpid()}-*"))
 
 
 def test_a_coordinator_killed_in_a_line_search_goes_on_to_the_same_iterates(client, tmp_path, calm):
     command = [sys.executable, "-m", "tests.engine.sandblaster.doomed", str(tmp_path)]
+    command.append(calm.name)
     killed = subprocess.Popen(command, cwd=Path(__file__).parents[3])
-    assert killed.wait(timeout=60) == -signal.SIGKILL
+    was_killed("sandblaster coordinator", killed.wait(timeout=60))
     before = in_file(tmp_path)
-    assert sum(row["event"] == "evaluation" for row in before) == DEADLY_EVALUATION
+    evaluated = [row for row in before if row["event"] == "evaluation"]
+    assert len(evaluated) == DEADLY_EVALUATION[calm.name]
     assert wait_until_gone({row["pid"] for row in before if "pid" in row})
 
     heard = Listener()
-    result = train_sandblaster(client, FACTORY, CONFIG, CLUSTER, tmp_path, IDENTITY, heard)
-    assert heard.of("start")[0]["resumed_at_samples"] == (DEADLY_EVALUATION - 1) * NUM_SAMPLES
-    assert iterates([*before, *heard]) == iterates(calm[1])
-    assert torch.equal(result.parameters, calm[0].parameters)
+    config = CONFIGS[calm.name]
+    result = train_sandblaster(client, FACTORY, config, CLUSTER, tmp_path, IDENTITY, heard)
+    # The newest record may not have been on the disk yet; the one before was.
+    committed = [row["samples"] for row in before if row["event"] == "iteration"][-2:]
+    assert 0 < committed[-1] < samples(evaluated)
+    assert heard.of("start")[0]["resumed_at_samples"] in committed
+    assert iterates([*before, *heard]) == iterates(calm.rows)
+    assert torch.equal(result.parameters, calm.result.parameters)
+
+
+def test_batches_for_another_number_of_samples_are_refused(client, tmp_path):
+    optimiser = replace(SAMPLED, num_samples=NUM_SAMPLES + 1)
+    config = replace(CONFIGS["multibatch"], optimiser=optimiser)
+    with pytest.raises(ValueError, match=r"num_samples=121, but the training data has 120"):
+        train_sandblaster(client, FACTORY, config, CLUSTER, tmp_path, IDENTITY)

@@ -86,8 +86,10 @@ def test_a_batch_may_be_a_stretch_of_the_data(tmp_path):
     torch.testing.assert_close(world.vector("g0"), (world.vector("x0") - samples).mean(0))
 
 
-def test_the_loss_alone_moves_no_vector(tmp_path):
-    world = in_process(tmp_path / "world", 0, ALL_FAULTS)
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_the_loss_alone_moves_no_vector(tmp_path, deterministic):
+    settings = {"deterministic": deterministic, "order_window": 2}
+    world = in_process(tmp_path / "world", 0, ALL_FAULTS, **settings)
     world.run([copy("x0", "values")])
     assert world.evaluate("x0", None, None) == pytest.approx(exact_loss(world.vector("x0")))
     assert not list((tmp_path / "world").glob("*accrued*"))

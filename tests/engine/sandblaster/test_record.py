@@ -62,7 +62,7 @@ def test_a_file_that_is_no_record_is_refused(tmp_path):
         read_record(tmp_path, {})
 
 
-def test_kept_are_the_vectors_that_a_record_names_and_the_history():
-    names = ("x0", "x1", "grad0", "grad1", "direction", "s0", "y0", "steepest")
+def test_kept_are_the_vectors_that_a_record_names_and_the_history_but_not_its_spare_slot():
+    names = ("x0", "x1", "grad0", "grad1", "direction", "s0", "y0", "s1", "y1", "steepest")
     told = {"iterate": {"point": "x1", "grad": "grad1"}, "memory": {"slots": [0]}}
     assert named_in(told, names) == {"x1", "grad1", "s0", "y0"}

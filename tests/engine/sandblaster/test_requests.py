@@ -17,7 +17,7 @@ def test_a_request_is_complete_when_every_shard_has_answered():
 
 def test_what_a_lost_shard_has_not_answered_is_known_in_order():
     requests = Requests(num_shards=2, epoch=1)
-    first, second = requests.ask("commands"), requests.ask("keep")
+    first, second = requests.ask("commands"), requests.ask("restore")
     requests.answer(0, answer(first.message))
     assert requests.unanswered(0) == [second.message]
     assert requests.unanswered(1) == [first.message, second.message]

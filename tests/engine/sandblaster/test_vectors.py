@@ -118,9 +118,9 @@ def test_only_what_has_changed_is_written_and_all_of_it_comes_back(tmp_path):
     other.mkdir()
     vectors = shard(memory)
     vectors.answer(ask(1, copy("x", "values"), copy("y", "values")))
-    first = keep(vectors, 2, disk / "000001", ["x", "y"])
-    vectors.answer(ask(3, Combine("y", ((5.0, "values"),))))
-    second = keep(vectors, 4, disk / "000002", ["x", "y", "not written yet"])
+    first = vectors.keep(disk / "000001", ["x", "y"])["kept"]
+    vectors.answer(ask(2, Combine("y", ((5.0, "values"),))))
+    second = vectors.keep(disk / "000002", ["x", "y", "not written yet"])["kept"]
     assert second["x"] == first["x"]
     assert second["y"]["folder"] == "000002"
 
@@ -135,14 +135,8 @@ def test_only_what_has_changed_is_written_and_all_of_it_comes_back(tmp_path):
         shard(other).answer(request)
 
 
-def keep(vectors: ShardVectors, sequence: int, folder: Path, names: list[str]) -> dict:
-    request = {"op": "keep", "request": [1, sequence], "folder": str(folder), "names": names}
-    return vectors.answer(request)["kept"]
-
-
 def test_a_disk_that_takes_nothing_is_told_of_and_the_shard_goes_on(tmp_path):
     vectors = shard(tmp_path)
     (tmp_path / "a file").touch()
-    request = {"op": "keep", "request": [1, 1], "folder": str(tmp_path / "a file/1")}
-    assert "a file" in vectors.answer(request | {"names": ["values"]})["failed"]
+    assert "a file" in vectors.keep(tmp_path / "a file/1", ["values"])["failed"]
     assert vectors.answer(ask(2, dot("values", "values")))["scalars"] == [55.0]

@@ -1,0 +1,153 @@
+"""What it costs that an acknowledged push survives a loss of power, and what checkpoints cost.
+
+    python -m benchmarks.durability [log] [n1] [n4] [checkpoints]
+
+    log          pushes of one shard's slice of VGG-A made durable by four threads that share syncs,
+                 against a write and a sync of the same bytes for each
+    n1, n4       images per second of the demo's net with durability=power, against process
+    checkpoints  the same with a checkpoint a second, against none, put on the default interval
+
+Two replicas of one thread and two shards; rounds alternate, each figure is a ratio of medians. The
+log lies in the temporary folder: set TMPDIR to measure another disk.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import distributed
+import torch
+
+from benchmarks._figures import Figure, state
+from benchmarks._subject import DEMO_NET, SubjectFactory
+from benchmarks.throughput import CLUSTER, SUBJECTS, steady_speed
+from engine.config import DownpourConfig
+from engine.dask_train import train_downpour
+from engine.events import Row
+from engine.frames import as_bytes
+from engine.ledger import Progress
+from engine.push_log import PushLog
+from engine.shard import Push
+from engine.state import NUM_ROWS, ROW
+from tasks.cluster import open_cluster
+
+NUM_ROUNDS = 3
+NUM_SAMPLES = 14_000
+#: What one checkpoint a second costs is what one in this many seconds costs so much less of.
+DEFAULT_INTERVAL_S = DownpourConfig().checkpoint_every_s
+_SLICE = 4_675_000
+_NUM_THREADS, _PUSHES_EACH = 4, 12
+DEMO = DownpourConfig(minibatch_size=64, num_epochs=1, rule=SUBJECTS["demo"].rule)
+
+
+def log_figures() -> list[Figure]:
+    """The log alone: how fast, how many syncs, how many bytes."""
+    ours, rival = [], []
+    for _ in range(NUM_ROUNDS):
+        with tempfile.TemporaryDirectory() as folder:
+            rival.append(each_synced(Path(folder) / "each"))
+            ours.append(grouped(Path(folder) / "log"))
+    rate = statistics.median(rate for rate, _, _ in ours)
+    syncs = statistics.median(syncs for _, syncs, _ in ours)
+    num_bytes = ours[0][2]
+    return [
+        Figure("pushes made durable", "1/s", rate, statistics.median(rival), "a sync each", 1.0),
+        Figure("syncs", "a push", syncs, 1.0, "a sync each", 1.0, more_is_better=False),
+        Figure("bytes", "a push", num_bytes, 4.0 * _SLICE, "the gradient", 0.999, False),
+    ]
+
+
+def each_synced(path: Path) -> float:
+    """Pushes a second that are written and synced one by one."""
+    content = as_bytes(torch.randn(_SLICE))
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
+    start = time.perf_counter()
+    for _ in range(_NUM_THREADS * _PUSHES_EACH):
+        os.write(descriptor, content)
+        os.fdatasync(descriptor)
+    seconds = time.perf_counter() - start
+    os.close(descriptor)
+    return _NUM_THREADS * _PUSHES_EACH / seconds
+
+
+def grouped(folder: Path) -> tuple[float, float, float]:
+    """Pushes a second of the log, syncs a push and bytes a push."""
+    grad, lock = torch.randn(_SLICE), threading.Lock()
+    log = PushLog(folder, epoch=1, limit_bytes=10**12)
+    log.begin(0, torch.zeros(NUM_ROWS * ROW.itemsize, dtype=torch.uint8).numpy())
+
+    def push(replica: int) -> None:
+        for sequence in range(1, _PUSHES_EACH + 1):
+            with lock:
+                log.push(sequence, Push(replica, 1, sequence, 0, Progress(1, sequence)), grad)
+                end = log.written
+            log.wait(end)
+
+    threads = [threading.Thread(target=push, args=(index,)) for index in range(_NUM_THREADS)]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seconds = time.perf_counter() - start
+    count = _NUM_THREADS * _PUSHES_EACH
+    figures = count / seconds, log.num_syncs / count, log.written / count
+    log.close()
+    return figures
+
+
+def compared(
+    client: distributed.Client, ours: DownpourConfig, rival: DownpourConfig
+) -> list[float]:
+    """Medians of images per second of two configurations, run in turns."""
+    speeds: list[list[float]] = [[], []]
+    for _ in range(NUM_ROUNDS):
+        for found, config in zip(speeds, (ours, rival), strict=True):
+            found.append(speed(client, config))
+    return [statistics.median(found) for found in speeds]
+
+
+def speed(client: distributed.Client, config: DownpourConfig) -> float:
+    """Images per second of one short run."""
+    factory = SubjectFactory(DEMO_NET, 64, num_units=NUM_SAMPLES // 512 + 1, unit_size=512)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        train_downpour(client, factory, config, CLUSTER, Path(folder), {}, rows.append)
+    return steady_speed(rows)
+
+
+def power(client: distributed.Client, n: int) -> Figure:
+    """`power` against `process`; what is owed is 3.5 %."""
+    process = replace(DEMO, n_push=n, n_fetch=n)
+    ours, rival = compared(client, replace(process, durability="power"), process)
+    return Figure(f"power, n = {n}", "images/s", ours, rival, "process", 0.965)
+
+
+def checkpoints(client: distributed.Client) -> Figure:
+    """Share of the default interval that remains for training."""
+    often = replace(DEMO, checkpoint_every_s=1.0, max_checkpoint_share=1.0)
+    ours, rival = compared(client, often, DEMO)
+    cost_s = max(0.0, 1.0 - ours / rival)
+    left = 1.0 - cost_s / DEFAULT_INTERVAL_S
+    name = f"speed with a checkpoint each {DEFAULT_INTERVAL_S:g} s"
+    return Figure(name, "images/s", left * rival, rival, "without", 0.965)
+
+
+def main() -> None:
+    parts = sys.argv[1:] or ["log", "n1", "n4", "checkpoints"]
+    figures = log_figures() if "log" in parts else []
+    if set(parts) - {"log"}:
+        with open_cluster(CLUSTER) as client:
+            figures += [power(client, n) for n in (1, 4) if f"n{n}" in parts]
+            if "checkpoints" in parts:
+                figures.append(checkpoints(client))
+    state("durability", figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""One shard with a log of pushes and checkpoints on disk, whose memory can be lost."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine import checkpoint
+from engine.checkpoint import Checkpoint, ShardFile
+from engine.config import RuleConfig
+from engine.log_file import read_files
+from engine.log_recovery import restore
+from engine.push_log import PushLog
+from engine.rules import make_rule
+from engine.shard import ParameterShard, Push
+from engine.state import ShardState
+from tests.engine.shards import RULE, Contents, push, vector
+
+SIZE = 40
+IDENTITY = {"data": "points"}
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Everything that must come back."""
+
+    contents: Contents
+    table: bytes
+
+    @staticmethod
+    def of(shard: ParameterShard) -> "Whole":
+        return Whole(Contents.of(shard), shard.table().tobytes())
+
+
+class LoggedShard:
+    """One owner: it has what the disk has, and nothing else."""
+
+    def __init__(
+        self,
+        folder: Path,
+        epoch: int = 1,
+        rule: RuleConfig = RULE,
+        limit: int = 10**9,
+        **heard: Any,
+    ) -> None:
+        self.folder, self.rule = folder, make_rule(rule)
+        self.log = PushLog(folder / "log", epoch, limit, **heard)
+        state = ShardState.in_memory(SIZE, len(self.rule.slots), torch.float32)
+        reader = ParameterShard(state, self.rule, epoch)
+        source = newest(folder, self.rule.slots)
+        self.repeated = restore(state, reader, self.rule, 0, source, folder / "log")
+        state["owner_epoch"] = 0
+        self.shard = ParameterShard(state, self.rule, epoch, log=self.log)
+        files = [(f.version, f.path) for f in read_files(folder / "log")]
+        self.log.begin(self.shard.version, self.shard.table(), files)
+
+    def push(self, sent: Push, acknowledge: bool = True) -> None:
+        """Apply it; return once it may be acknowledged."""
+        self.shard.push(sent, vector(SIZE, hash(sent[:3]) % 1000))
+        if acknowledge:
+            self.log.wait(self.log.written)
+
+    def fence(self, replica: int, incarnation: int) -> None:
+        self.shard.fence(replica, incarnation)
+        self.log.wait(self.log.written)
+
+    def snapshot(self, id: int) -> Checkpoint:
+        """What a shard and the coordinator do for one."""
+        values, slots, version = self.shard.copy()
+        self.log.rotate(version, self.shard.table())
+        written = _write(self.folder, id, {"values": values, **slots}, version)
+        self.log.forget(version)
+        return written
+
+    @property
+    def files(self) -> list[Path]:
+        return sorted((self.folder / "log").glob("*.log"))
+
+
+def recovered(folder: Path, rule: RuleConfig = RULE) -> Whole:
+    """What a successor makes of `folder`, of which nothing is changed."""
+    slots = make_rule(rule).slots
+    state = ShardState.in_memory(SIZE, len(slots), torch.float32)
+    shard = ParameterShard(state, make_rule(rule), epoch=1)
+    restore(state, shard, make_rule(rule), 0, newest(folder, slots), folder / "log")
+    return Whole.of(shard)
+
+
+def newest(folder: Path, slots: Any) -> Checkpoint:
+    """The newest checkpoint in `folder`; it begins with one."""
+    found = checkpoint.newest(folder / "checkpoints", IDENTITY)
+    vectors = {"values": vector(SIZE, seed=0), **{name: torch.zeros(SIZE) for name in slots}}
+    return found or _write(folder, 0, vectors, 0)
+
+
+def _write(folder: Path, id: int, vectors: dict[str, torch.Tensor], version: int) -> Checkpoint:
+    partial = checkpoint.partial_folder(folder / "checkpoints", id)
+    digests = checkpoint.write_shard(partial, 0, vectors)
+    return checkpoint.commit(
+        folder / "checkpoints",
+        id,
+        identity=IDENTITY,
+        shards=[ShardFile(version, digests)],
+        counted=(),
+        num_steps=0,
+        elapsed_s=0.0,
+        final=False,
+        keep=2,
+    )
+
+
+def lived_through(shard: LoggedShard, first: int = 1, last: int = 4, replica: int = 0) -> None:
+    """Pushes of one life, acknowledged."""
+    for sequence in range(first, last + 1):
+        shard.push(push(sequence, replica))

@@ -1,0 +1,71 @@
+"""A flow with its roles in processes of their own, which kills itself at a point of its work.
+
+python -m tests.engine.mortal_flow FOLDER POINT MEMORY
+
+MEMORY is where memory files lie: no run of somebody else on this machine looks there.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine import checkpoint, memory
+from engine.config import DownpourConfig, MomentumConfig, WarmStartConfig
+from engine.warm_start import FOLDER
+from tests.engine.in_processes import process_run
+from tests.engine.rows import Meddler, When
+
+WARM_STEPS = 120
+CONFIG = DownpourConfig(
+    minibatch_size=4,
+    num_epochs=12,
+    rule=MomentumConfig(learning_rate=0.05),
+    validate_every_epochs=99.0,
+    warm_start=WarmStartConfig(steps=WARM_STEPS),
+    checkpoint_every_s=0.2,
+    max_checkpoint_share=1.0,
+)
+POINTS = ("warm start", "training", "snapshot", "final snapshot")
+
+
+def die(*_: Any) -> None:
+    """Kill this very process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(folder: Path, point: str, root: Path) -> None:
+    memory.shared_root = lambda: root
+    torch.set_num_threads(1)
+    reactions = []
+    if point == "warm start":
+        reactions = [When("progress", 1, die)]
+    elif point == "training":
+        reactions = [When("warm_start_over", 1, lambda row: after_warm_start.append(row))]
+        reactions += [When("progress", None, lambda row: die() if after_warm_start else None)]
+    else:
+        arm_commit(folder, final=point == "final snapshot")
+    after_warm_start: list[Any] = []
+    heard = Meddler(*reactions)
+    with process_run(folder, CONFIG, heard, context="fork", salvaging=True) as run:
+        run.start_all()
+        run.drive_beside(lambda: None)
+
+
+def arm_commit(folder: Path, *, final: bool) -> None:
+    """Die once every shard has written its part, before the checkpoint is complete."""
+    commit = checkpoint.commit
+
+    def deadly(*arguments: Any, **named: Any) -> Any:
+        if named["final"] == final and (folder / FOLDER).exists():
+            die()
+        return commit(*arguments, **named)
+
+    checkpoint.commit = deadly
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))

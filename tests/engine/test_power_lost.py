@@ -1,0 +1,69 @@
+"""Everything killed with kill -9, and its memory gone as after a loss of power."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from engine import checkpoint, memory, salvage
+from engine.dask_train import train_downpour
+from engine.journal import read_terms
+from tasks.cluster import open_cluster
+from tests.engine import doomed
+from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES
+from tests.engine.rows import Listener, in_file
+from tests.engine.shards import Contents
+from tests.engine.threaded import latest
+from tests.kills import was_killed
+
+pytestmark = pytest.mark.dask
+CONFIG = doomed.POWER
+
+
+def test_nothing_acknowledged_is_lost_and_the_log_has_the_bits_that_memory_had(tmp_path):
+    command = [sys.executable, "-m", "tests.engine.doomed", str(tmp_path), "power"]
+    killed = subprocess.Popen(command, cwd=Path(__file__).parents[2])
+    was_killed("flow", killed.wait(timeout=90))
+    rows = in_file(tmp_path)
+    roles = [psutil.Process(pid) for pid in pids(rows) if psutil.pid_exists(pid)]
+    assert psutil.wait_procs(roles, timeout=15)[1] == [], "workers outlived it"
+    acknowledged = max(row["samples"] for row in rows if row["event"] == "progress")
+
+    (left,) = memory.shared_root().glob(f"verydeep-{killed.pid}-*")
+    try:
+        compare(left, tmp_path)
+    finally:
+        shutil.rmtree(left)  # the power is lost
+
+    heard = Listener()
+    with open_cluster(doomed.CLUSTER) as client:
+        result = train_downpour(
+            client, doomed.FACTORY, CONFIG, doomed.CLUSTER, tmp_path, doomed.IDENTITY, heard
+        )
+    assert heard.of("start")[0]["resumed_at_samples"] >= acknowledged > 0
+    assert result.num_samples == CONFIG.num_epochs * NUM_SAMPLES
+    expected = CONFIG.num_epochs * sum(-(-size // 4) for size in UNIT_SIZES)
+    for shard in latest(tmp_path).shards:  # each replica may have been in the middle of a push
+        assert expected - doomed.CLUSTER.num_replicas <= shard.version <= expected
+    assert not (tmp_path / "log").exists()
+    assert not list(memory.shared_root().glob(f"verydeep-{os.getpid()}-*"))
+
+
+def pids(rows) -> set[int]:
+    return {row["pid"] for row in rows if "pid" in row}
+
+
+def compare(left: Path, folder: Path) -> None:
+    """Each shard as its memory has it, and as the newest checkpoint and its log have it."""
+    terms = read_terms(folder / "log")
+    assert terms is not None
+    source = checkpoint.newest(folder / "checkpoints", terms.identity)
+    for index in range(doomed.CLUSTER.num_shards):
+        ours = salvage._take_over(left, terms, index)
+        again = salvage._from_log(source, folder / "log", terms, index, last=ours.version)
+        assert Contents.of(again) == Contents.of(ours)
+        assert again.version > source.shards[index].version == 0

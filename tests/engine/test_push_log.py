@@ -1,0 +1,233 @@
+"""A shard's log on disk: what was acknowledged comes back, to the bit, without its memory."""
+
+import os
+import random
+import threading
+
+import pytest
+
+from engine.log_file import LogDamagedError
+from engine.push_log import LogFailedError, PushLog
+from engine.shard import FencedShardError, StaleIncarnationError
+from tests.engine.logged import LoggedShard, Whole, lived_through, recovered
+from tests.engine.problems import RULES, rule_name
+from tests.engine.shards import push
+
+
+@pytest.mark.parametrize("rule", RULES, ids=rule_name)
+def test_the_state_comes_back_bit_for_bit_from_a_checkpoint_and_the_log(tmp_path, rule):
+    shard = LoggedShard(tmp_path, rule=rule)
+    lived_through(shard)
+    shard.push(push(1, replica=1, incarnation=1))
+    shard.fence(1, 1)
+    shard.snapshot(1)
+    shard.push(push(1, replica=1, incarnation=2))
+    shard.push(push(6)._replace(scale=0.25))  # out of order
+    shard.push(push(5))
+    shard.fence(0, 1)
+    before = Whole.of(shard.shard)
+    shard.log.close()
+
+    again = LoggedShard(tmp_path, epoch=2, rule=rule)
+    assert again.repeated == 3  # the others are in the checkpoint
+    assert Whole.of(again.shard) == before
+    with pytest.raises(StaleIncarnationError):
+        again.push(push(7))
+    assert again.shard.push(push(1, replica=1, incarnation=2), None).duplicate
+    again.push(push(2, replica=1, incarnation=2))
+    before = Whole.of(again.shard)
+    again.log.close()
+    third = LoggedShard(tmp_path, epoch=3, rule=rule)
+    assert Whole.of(third.shard) == before
+    third.log.close()
+
+
+def test_only_what_a_durable_checkpoint_covers_is_removed(tmp_path):
+    shard = LoggedShard(tmp_path)
+    lived_through(shard, 1, 2)
+    values = shard.shard.copy()
+    shard.log.rotate(2, shard.shard.table())  # its checkpoint is never written
+    lived_through(shard, 3, 4)
+    shard.log.forget(1)  # another checkpoint, of before
+    assert len(shard.files) == 2
+    assert Whole.of(shard.shard) == recovered(tmp_path)
+    assert values[2] == 2
+    shard.snapshot(1)
+    assert [path.name for path in shard.files] == ["000001-000000000004.log"]
+    lived_through(shard, 5, 5)
+    assert Whole.of(shard.shard) == recovered(tmp_path)
+    shard.log.close()
+
+
+def test_a_log_cut_at_any_byte_of_its_last_records_ends_there(tmp_path):
+    shard = LoggedShard(tmp_path)
+    states, ends = [Whole.of(shard.shard)], [shard.files[0].stat().st_size]
+    for sequence in range(1, 5):
+        shard.push(push(sequence))
+        states.append(Whole.of(shard.shard))
+        ends.append(shard.files[0].stat().st_size)
+    shard.log.close()
+    (file,) = shard.files
+    content = file.read_bytes()
+    for length in range(ends[2], ends[4] + 1):
+        file.write_bytes(content[:length])
+        whole = sum(end <= length for end in ends) - 1
+        assert recovered(tmp_path) == states[whole], length
+
+
+def test_a_flipped_bit_never_goes_unnoticed(tmp_path):
+    shard = LoggedShard(tmp_path)
+    states, ends = [Whole.of(shard.shard)], [shard.files[0].stat().st_size]
+    for sequence in range(1, 5):
+        shard.push(push(sequence))
+        states.append(Whole.of(shard.shard))
+        ends.append(shard.files[0].stat().st_size)
+    shard.log.close()
+    (file,) = shard.files
+    content, rng = file.read_bytes(), random.Random(0)
+    places = [rng.randrange(8 * ends[0]) for _ in range(40)]
+    places += [rng.randrange(8 * ends[0], 8 * ends[4]) for _ in range(360)]
+    for bit in places:
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(damaged)
+        if bit < 8 * ends[0]:
+            with pytest.raises(LogDamagedError, match="head was altered"):
+                recovered(tmp_path)
+            continue
+        whole = sum(8 * end <= bit for end in ends) - 1
+        assert recovered(tmp_path) == states[whole], bit
+
+
+def test_a_hole_in_the_middle_of_a_log_is_refused(tmp_path):
+    shard = LoggedShard(tmp_path)
+    lived_through(shard, 1, 3)
+    shard.log.rotate(3, shard.shard.table())
+    lived_through(shard, 4, 5)
+    shard.log.close()
+    first = shard.files[0]
+    os.truncate(first, first.stat().st_size - 1)
+    with pytest.raises(LogDamagedError, match=r"after version 2, .* goes on from version 3"):
+        LoggedShard(tmp_path, epoch=2)
+
+
+def test_what_was_written_but_not_applied_is_no_push(tmp_path):
+    shard = LoggedShard(tmp_path)
+    lived_through(shard, 1, 2)
+    before = Whole.of(shard.shard)
+    shard.log.push(3, push(3), shard.shard.copy()[0])  # and its owner dies, whose memory stays
+    shard.log.close()
+    heir = PushLog(tmp_path / "log", 2, 10**9)  # goes on from memory
+    heir.begin(2, shard.shard.table(), [(0, shard.files[0])])
+    heir.close()
+    assert recovered(tmp_path) == before
+
+
+def test_a_sync_that_fails_once_acknowledges_nothing_ever_again(tmp_path, monkeypatch):
+    stopped, syncs = [], []
+    shard = LoggedShard(tmp_path, on_failure=lambda: stopped.append(True))
+    lived_through(shard, 1, 2)
+
+    def fail(descriptor: int) -> None:
+        syncs.append(descriptor)
+        if len(syncs) == 1:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("engine.push_log.os.fdatasync", fail)
+    with pytest.raises(LogFailedError, match=r"000001-000000000000.log.*Input/output error"):
+        shard.push(push(3))
+    for act in (
+        lambda: shard.push(push(4)),
+        lambda: shard.log.wait(shard.log.written),
+        lambda: shard.log.rotate(3, shard.shard.table()),
+    ):
+        with pytest.raises(LogFailedError):
+            act()
+    assert (len(syncs), stopped) == (1, [True])
+    shard.log.close()
+
+
+def test_a_full_disk_leaves_the_shard_unchanged_and_acknowledges_nothing(tmp_path, monkeypatch):
+    shard = LoggedShard(tmp_path)
+    lived_through(shard, 1, 2)
+    before = Whole.of(shard.shard)
+    write = os.writev
+
+    def half(descriptor: int, parts: list[memoryview]) -> int:
+        if len(parts) == 1:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, parts[:1])
+
+    monkeypatch.setattr("engine.push_log.os.writev", half)
+    with pytest.raises(LogFailedError, match="No space left"):
+        shard.push(push(3))
+    monkeypatch.undo()
+    assert Whole.of(shard.shard) == before == recovered(tmp_path)
+    shard.log.close()
+
+
+def test_pushes_go_on_while_the_disk_is_busy_and_share_the_next_sync(tmp_path, monkeypatch):
+    shard = LoggedShard(tmp_path)
+    began, go_on, syncs = threading.Event(), threading.Event(), []
+
+    def slow(descriptor: int) -> None:
+        syncs.append(descriptor)
+        began.set()
+        assert go_on.wait(10)
+
+    monkeypatch.setattr("engine.push_log.os.fdatasync", slow)
+    lock, acknowledged = threading.Lock(), []
+
+    def send(replica: int) -> None:
+        with lock:
+            shard.push(push(1, replica), acknowledge=False)
+            end = shard.log.written
+        shard.log.wait(end)
+        acknowledged.append(replica)
+
+    threads = [threading.Thread(target=send, args=(replica,)) for replica in range(4)]
+    threads[0].start()
+    assert began.wait(10)
+    for thread in threads[1:]:
+        thread.start()
+    while shard.shard.version < 4:  # applied, though the first is not durable yet
+        pass
+    assert acknowledged == []
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(acknowledged) == [0, 1, 2, 3]
+    assert len(syncs) == 2
+    shard.log.close()
+
+
+def test_an_owner_that_was_replaced_acknowledges_nothing_on_whatever_host_it_is(tmp_path):
+    old = LoggedShard(tmp_path)
+    lived_through(old, 1, 2)
+    new = LoggedShard(tmp_path, epoch=2)
+    with pytest.raises(FencedShardError, match="epoch 1 was replaced by epoch 2"):
+        old.push(push(3))
+    with pytest.raises(FencedShardError, match="epoch 1 wants the log"):
+        LoggedShard(tmp_path, epoch=1)
+    new.push(push(4))
+    assert Whole.of(new.shard) == recovered(tmp_path)
+    old.log.close()
+    new.log.close()
+
+
+def test_half_of_the_limit_asks_for_a_checkpoint_and_all_of_it_leaves_no_room(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("engine.push_log._ASK_S", 0.0)
+    asked = []
+    shard = LoggedShard(tmp_path, limit=1200, on_long=lambda: asked.append(shard.shard.version))
+    rooms = []
+    for sequence in range(1, 7):
+        rooms.append(shard.log.has_room())
+        lived_through(shard, sequence, sequence)
+    assert rooms == [True] * 5 + [False]  # a record of 40 values takes 248 bytes
+    assert asked == [3, 4, 5]
+    shard.snapshot(1)
+    assert shard.log.has_room()
+    assert len(asked) == 3
+    shard.log.close()
