@@ -13,12 +13,11 @@ from data.decode import decode_rgb, smallest_scale
 from data.manifest import read_manifest
 from data.plan import SPLITS
 from data.sources.source import Split
-from data.staged_tar import StagedTar, open_tar
+from data.staged_tar import StagedTar, opened_tar
 
-PICTURE_SIDE: Final = 72  # pixels
+PICTURE_SIDE: Final = 96  # pixels
 CAPTION_HEIGHT: Final = 14
 GAP: Final = 4
-MAX_CAPTION_CHARS: Final = 12
 COLUMNS: Final = 16
 
 
@@ -28,19 +27,27 @@ def contact_sheet(
     """Show the images of one staged tar in its order, each with its class name below."""
     manifest = read_manifest(folder)
     entries = manifest.train if split == "train" else manifest.test
-    staged = open_tar(folder, entries[tar])
-    labels = staged.labels[:max_images].tolist()
-    rows = -(-len(labels) // columns)
-    width, height = PICTURE_SIDE + GAP, PICTURE_SIDE + CAPTION_HEIGHT + GAP
-    sheet = Image.new("RGB", (GAP + columns * width, GAP + rows * height), "white")
-    pen = ImageDraw.Draw(sheet)
-    with staged.path.open("rb") as file:
+    with opened_tar(folder, entries[tar]) as (staged, file):
+        labels = staged.labels[:max_images].tolist()
+        rows = -(-len(labels) // columns)
+        width, height = PICTURE_SIDE + GAP, PICTURE_SIDE + CAPTION_HEIGHT + GAP
+        sheet = Image.new("RGB", (GAP + columns * width, GAP + rows * height), "white")
+        pen = ImageDraw.Draw(sheet)
         for position, label in enumerate(labels):
             left, top = GAP + position % columns * width, GAP + position // columns * height
             sheet.paste(_picture(staged, file, position, manifest.max_pixels), (left, top))
-            caption = manifest.class_names[label][:MAX_CAPTION_CHARS]
+            caption = _fitting(pen, manifest.class_names[label])
             pen.text((left, top + PICTURE_SIDE), caption, fill="black")
     return sheet
+
+
+def _fitting(pen: ImageDraw.ImageDraw, name: str) -> str:
+    """As much of a class's name as fits below a picture."""
+    if pen.textlength(name) <= PICTURE_SIDE:
+        return name
+    while pen.textlength(f"{name}..") > PICTURE_SIDE:
+        name = name[:-1]
+    return f"{name}.."
 
 
 def _picture(staged: StagedTar, file: IO[bytes], position: int, max_pixels: int) -> Image.Image:

@@ -16,7 +16,7 @@ from data.config import InputConfig
 from data.decode import FULL_SCALE, RgbImage, decode_rgb, smallest_scale
 from data.image_cache import ImageCache
 from data.manifest import read_manifest
-from data.staged_tar import StagedTar, open_tar
+from data.staged_tar import StagedTar, opened_tar
 
 ForEach = Callable[[Callable[[int], None], Iterable[int]], Iterable[None]]
 
@@ -78,9 +78,11 @@ class TrainingReader:
     def _minibatches(
         self, epoch: int, number: int, starts: range, stop: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        staged = open_tar(self._folder, self._manifest.train[number])
-        draws = draw(self._seed, epoch, number, len(staged), self._input)
-        with staged.path.open("rb") as file, _for_each(self._input.decode_threads) as for_each:
+        with (
+            opened_tar(self._folder, self._manifest.train[number]) as (staged, file),
+            _for_each(self._input.decode_threads) as for_each,
+        ):
+            draws = draw(self._seed, epoch, number, len(staged), self._input)
             tar = _OpenTar(number, staged, file, draws)
             for start in starts:
                 positions = draws.order[start : min(start + starts.step, stop)]

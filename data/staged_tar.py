@@ -1,6 +1,8 @@
 """Reading staged tars: verified against the manifest, then indexed for random access."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -9,16 +11,12 @@ from typing import IO, Final
 import numpy as np
 import numpy.typing as npt
 
+from data.elsewhere import brought, is_elsewhere
 from data.manifest import TarEntry
-from data.tar_scan import Scan, scan
+from data.tar_scan import REMEDY, require_sound, scan
+from data.tar_scan import DamagedTar as DamagedTar  # where readers look for it
 
-REMEDY: Final = "python -m flows.stage --repair writes this tar again, and only it"
-SHOWN: Final = 5  # samples named in a message
 INDEXED_TARS: Final = 2048  # kept: 40 kB for 1000 samples
-
-
-class DamagedTar(ValueError):
-    """A staged tar is not what the manifest says. The text names the tar and what to do."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,32 @@ class StagedTar:
         return os.pread(file.fileno(), int(self.num_bytes[position]), int(self.offsets[position]))
 
 
+@contextmanager
+def opened_tar(folder: Path, entry: TarEntry) -> Iterator[tuple[StagedTar, IO[bytes]]]:
+    """Verify, index and open a tar, which is fetched first where the data lies elsewhere.
+
+    Opened, it can be read to the end of the block even if another process makes room of it.
+
+    Raises:
+        DamagedTar: as `open_tar` does.
+    """
+    try:
+        staged, file = _opened(folder, entry)
+    except DamagedTar:
+        if not is_elsewhere(folder):
+            raise
+        (folder / entry.file).unlink(missing_ok=True)  # what was damaged here is fetched again
+        staged, file = _opened(folder, entry)
+    with file:
+        yield staged, file
+
+
+def _opened(folder: Path, entry: TarEntry) -> tuple[StagedTar, IO[bytes]]:
+    with brought(folder, entry):
+        staged = open_tar(folder, entry)
+        return staged, staged.path.open("rb")
+
+
 def open_tar(folder: Path, entry: TarEntry) -> StagedTar:
     """Verify a tar's size and digests and index it, once per process and state of the file.
 
@@ -58,34 +82,10 @@ def check_bytes(folder: Path, entry: TarEntry) -> None:
             to them.
     """
     path = folder / entry.file
-    _status(path, entry)
-    with path.open("rb") as file:
-        require_sound(scan(file), str(path), entry)
-
-
-def require_sound(found: Scan, place: str, entry: TarEntry, remedy: str = REMEDY) -> None:
-    """Compare what was read of a tar that lies at `place` with its entry.
-
-    Raises:
-        DamagedTar: any difference.
-    """
-    if found.sha256 == entry.sha256 and found.is_readable and not found.samples_hit:
-        return
-    what = (
-        f"has SHA-256 {found.sha256[:16]}... beside its images, the manifest says "
-        f"{entry.sha256[:16]}..."
-        if found.sha256 != entry.sha256
-        else "holds images that are not those of their SHA-256"
-    )
-    raise DamagedTar(f"{place}: {what}: {remedy}{_samples_hit(found)}")
-
-
-def _samples_hit(found: Scan) -> str:
-    keys = found.samples_hit
-    hit = f"; samples hit: {', '.join(keys[:SHOWN])}" if keys else ""
-    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-    ended = "" if found.is_readable else "; its structure is unreadable from some member on"
-    return hit + more + ended
+    with brought(folder, entry):
+        _status(path, entry)
+        with path.open("rb") as file:
+            require_sound(scan(file), str(path), entry)
 
 
 def _status(path: Path, entry: TarEntry) -> os.stat_result:

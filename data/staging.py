@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from data.config import DataConfig
+from data.elsewhere import is_elsewhere
 from data.listing import drop_spool, keep_listing, kept_listing
 from data.manifest import (
     FORMAT_VERSION,
@@ -91,7 +92,9 @@ def stage(
         if manifest is not None:
             _require_same_source(manifest, config, folder)
             _require_few_bad(manifest.quarantined, _num_images(manifest), config)
-            if not rewrite and all(_is_whole(folder / e.file, e) for e in manifest.entries):
+            if not rewrite and (
+                is_elsewhere(folder) or all(_is_whole(folder / e.file, e) for e in manifest.entries)
+            ):
                 shutil.rmtree(folder / WORK, ignore_errors=True)  # whoever published may have died
                 return StagingResult(folder, manifest, 0, len(manifest.entries))
         return _stage(config, folder, manifest, run_parallel, rewrite)

@@ -7,10 +7,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Final
 
+from data.manifest import TarEntry
 from data.tar_format import BLOCK_BYTES, member_bytes
 
 PIECE_BYTES: Final = 1 << 20
+SHOWN: Final = 5  # samples named in a message
+REMEDY: Final = "python -m flows.stage --repair writes this tar again, and only it"
 LABEL, ABOUT = "cls", "json"  # extensions of what lies beside an image
+
+
+class DamagedTar(ValueError):
+    """A staged tar is not what the manifest says. The text names the tar and what to do."""
 
 
 @dataclass
@@ -84,3 +91,28 @@ def _members(
     while rest := os.pread(descriptor, PIECE_BYTES, offset):
         watch(rest)
         offset += len(rest)
+
+
+def require_sound(found: Scan, place: str, entry: TarEntry, remedy: str = REMEDY) -> None:
+    """Compare what was read of a tar that lies at `place` with its entry.
+
+    Raises:
+        DamagedTar: any difference.
+    """
+    if found.sha256 == entry.sha256 and found.is_readable and not found.samples_hit:
+        return
+    what = (
+        f"has SHA-256 {found.sha256[:16]}... beside its images, the manifest says "
+        f"{entry.sha256[:16]}..."
+        if found.sha256 != entry.sha256
+        else "holds images that are not those of their SHA-256"
+    )
+    raise DamagedTar(f"{place}: {what}: {remedy}{_samples_hit(found)}")
+
+
+def _samples_hit(found: Scan) -> str:
+    keys = found.samples_hit
+    hit = f"; samples hit: {', '.join(keys[:SHOWN])}" if keys else ""
+    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+    ended = "" if found.is_readable else "; its structure is unreadable from some member on"
+    return hit + more + ended

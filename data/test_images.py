@@ -7,7 +7,7 @@ from typing import ClassVar
 from data.decode import RgbImage, decode_rgb
 from data.manifest import read_manifest
 from data.sources.source import Split
-from data.staged_tar import open_tar
+from data.staged_tar import opened_tar
 
 
 class TestReader:
@@ -26,8 +26,7 @@ class TestReader:
     def __iter__(self) -> Iterator[tuple[RgbImage, int]]:
         """Raises DamagedTar before the first image of a tar that is not what the manifest says."""
         for entry in self._entries:
-            staged = open_tar(self._folder, entry)
-            with staged.path.open("rb") as file:
+            with opened_tar(self._folder, entry) as (staged, file):
                 for position, label in enumerate(staged.labels.tolist()):
                     data = staged.image(file, position)
                     yield decode_rgb(data, self._manifest.max_pixels), label

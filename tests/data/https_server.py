@@ -1,4 +1,4 @@
-"""Serve a folder by HTTPS on this machine and read FOLDER/pets.tar from it; prints what came."""
+"""Serve a folder by HTTPS on this machine, read FOLDER/pets.tar or staged data; say what came."""
 
 import datetime
 import http.server
@@ -78,10 +78,13 @@ def main() -> None:
     server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"https://localhost:{server.server_port}/pets.tar"
-    if len(sys.argv) > 2:  # without trust
+    if sys.argv[2:] == ["untrusted"]:
         print(read_untrusted(url))
         return
     os.environ["SSL_CERT_FILE"] = str(pem)  # before aiohttp makes its context
+    if len(sys.argv) > 2:
+        print(read_in_place(f"https://localhost:{server.server_port}/{sys.argv[2]}"))
+        return
 
     from tests.data.sources import listed, opened
 
@@ -89,6 +92,19 @@ def main() -> None:
     local = listed(opened(FOLDER / "pets.tar", "archive", work=FOLDER / "work"))
     names = sorted(name for split in found.values() for name in split)
     print(json.dumps({"names": names, "same": found == local, "num_ranges": NUM_RANGES}))
+
+
+def read_in_place(url: str) -> str:
+    """Labels of all test images of staged data behind the URL, and how many tars were kept."""
+    from data.fetch import use_in_place
+    from data.manifest import read_manifest
+    from data.test_images import TestReader
+
+    there = read_manifest(FOLDER / url.rpartition("/")[2])
+    room = max(entry.num_bytes for entry in there.entries)
+    here = use_in_place(url, FOLDER / "here", room)
+    labels = [label for split in ("train", "test") for _, label in TestReader(here, split)]
+    return json.dumps({"labels": labels, "num_tars": len(list(here.glob("*.tar")))})
 
 
 def read_untrusted(url: str) -> str:

@@ -12,8 +12,9 @@ from data.sources.fingerprint import MISSING, fingerprint
 from data.sources.places import normal
 from data.sources.source import SourceError
 from data.staging import stage
+from data.test_images import TestReader
 from tests.data.miniature.archives import write_miniature
-from tests.data.pictures import images_of, write_archive
+from tests.data.pictures import images_of, write_archive, write_tree
 from tests.data.sources import listed, opened
 from tests.data.staged import config_of
 from tests.data.test_shards import as_number, write_parquet, write_webdataset
@@ -143,3 +144,10 @@ def test_an_archive_behind_https_is_read_by_ranges(tmp_path):
 def test_a_server_with_an_unknown_certificate_is_not_believed(tmp_path):
     write_archive(tmp_path / "pets.tar", images_of())
     assert "CERTIFICATE_VERIFY_FAILED" in served(tmp_path, "untrusted")
+
+
+def test_staged_tars_behind_https_are_read_where_they_lie(tmp_path):
+    folder = stage(config_of(write_tree(tmp_path / "tree", images_of())), tmp_path).folder
+    told = json.loads(served(tmp_path, folder.name))
+    readers = (TestReader(folder, split) for split in ("train", "test"))
+    assert told == {"labels": [label for r in readers for _, label in r], "num_tars": 1}
