@@ -1,6 +1,7 @@
-"""What an experiment sets for its own algorithm does not count for another one that was chosen."""
+"""What an experiment sets for its own algorithm or rule does not count for another one chosen."""
 
 import copy
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, Final, get_args
 
@@ -9,24 +10,35 @@ from omegaconf import open_dict
 from conf.compose import Composed
 from conf.errors import overlap
 from engine.algorithm import AlgorithmConfig
-
-_MEMBERS: Final = get_args(get_args(AlgorithmConfig)[0])
-#: Name of an algorithm -> the settings that it has.
-_FIELDS: Final = {
-    str(by_name["name"].default): set(by_name)
-    for by_name in ({field.name: field for field in fields(member)} for member in _MEMBERS)
-}
-_ALL: Final = set[str]().union(*_FIELDS.values())
+from engine.config import RuleConfig
 
 
-def for_chosen_algorithm(composed: Composed) -> Composed:
-    """`composed` less the settings of other algorithms; misspelt ones stay, to be refused."""
-    section: Any = composed.settings.algorithm
-    foreign = [name for name in section if name in _ALL - _FIELDS[section.name]]
-    settings = copy.deepcopy(composed.settings)
+def _fields(members: Iterable[Any]) -> dict[str, set[str]]:
+    """Name of each member of a union of dataclasses -> the settings that it has."""
+    by_name = ({field.name: field for field in fields(member)} for member in members)
+    return {str(members["name"].default): set(members) for members in by_name}
+
+
+_ALGORITHMS: Final = _fields(get_args(get_args(AlgorithmConfig)[0]))
+_RULES: Final = _fields(get_args(get_args(RuleConfig)[0]))
+
+
+def for_chosen(composed: Composed) -> Composed:
+    """`composed` less what other algorithms and rules have; misspelt keys stay, to be refused."""
+    settings: Any = copy.deepcopy(composed.settings)
+    algorithm = settings.algorithm
     with open_dict(settings):
-        for name in foreign:
-            del settings.algorithm[name]
-    gone = [f"algorithm.{name}" for name in foreign]
+        gone = [f"algorithm.{name}" for name in _drop_foreign(algorithm, _ALGORITHMS)]
+        if "rule" in algorithm:
+            gone += [f"algorithm.rule.{name}" for name in _drop_foreign(algorithm.rule, _RULES)]
     keys = (key for key in composed.keys if not any(overlap(key, other) for other in gone))
     return Composed(settings, composed.choices, frozenset({*keys, "algorithm"}))
+
+
+def _drop_foreign(section: Any, known: dict[str, set[str]]) -> list[str]:
+    """Take out of `section` what only others than its own kind know; return the names."""
+    every = set[str]().union(*known.values())
+    foreign = [name for name in section if name in every - known[section.name]]
+    for name in foreign:
+        del section[name]
+    return foreign

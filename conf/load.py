@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 
 from conf.compose import Composed, Composer, composer, config_names
 from conf.errors import ConfigurationError, Faults
-from conf.fitting import for_chosen_algorithm
+from conf.fitting import for_chosen
 from conf.origin import Blame
 from conf.overrides import RefusedOverride, check_choice, check_form, check_setting, parse
 from conf.schema import RunConfig
@@ -40,6 +40,10 @@ WITHOUT_EFFECT: Final = (
     "evaluation.batch_size",
     "transfer.batch_size",
 )
+
+
+#: Groups whose choice makes what an experiment sets for another member of them void.
+_KINDS = ("algorithm", "algorithm/rule")
 
 
 def load(config_name: str = "config", overrides: Sequence[str] = ()) -> RunConfig:
@@ -111,8 +115,8 @@ def _compose(conf: Composer, overrides: dict[int, Override], faults: Faults) -> 
         faults.add(f"overrides {lines}: {' '.join(reason.split())}", len(overrides))
         faults.raise_if_any()
         raise
-    chosen = any(override.key_or_group == "algorithm" for override in overrides.values())
-    return for_chosen_algorithm(composed) if chosen else composed
+    chosen = any(override.key_or_group in _KINDS for override in overrides.values())
+    return for_chosen(composed) if chosen else composed
 
 
 def config_digest(config: RunConfig) -> str:
