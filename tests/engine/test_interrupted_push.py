@@ -126,7 +126,7 @@ def test_successors_that_are_killed_while_they_finish_leave_the_same_bits(size):
         rng = random.Random(seed)
         memory = Memory(size=size)
         owner = memory.taken_over()
-        dies_at(rng.randrange(150), lambda owner=owner: send_push_3(owner))
+        dies_at(rng.randrange(90), lambda owner=owner: send_push_3(owner))
         for _ in range(rng.randrange(1, 4)):
             heir = memory.taken_over()
             heirs_killed += dies_at(rng.randrange(60), lambda heir=heir: finish_push_3(heir))
