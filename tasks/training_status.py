@@ -51,8 +51,8 @@ class TrainingStatus:
 
     @property
     def fraction(self) -> float:
-        """Of the samples of all epochs, in [0, 1]."""
-        return self.samples / self.num_total if self.num_total else 0.0
+        """Of the samples of all epochs, in [0, 1]; the last iteration of a batch may end beyond."""
+        return min(1.0, self.samples / self.num_total) if self.num_total else 0.0
 
     @property
     def images_per_s(self) -> float:

@@ -31,6 +31,10 @@ def test_a_resumed_run_counts_no_earlier_samples_as_speed() -> None:
     assert status.fraction == pytest.approx(0.6)
 
 
+def test_an_iteration_that_ends_beyond_the_budget_is_not_more_than_all() -> None:
+    assert status_after(rows.start(total=1000), rows.progress(10, 1420)).fraction == 1
+
+
 def test_before_the_first_row_nothing_is_known() -> None:
     assert TrainingStatus().remaining_s is None
     assert TrainingStatus().fraction == 0
