@@ -20,16 +20,22 @@ class PlainLoops:
     def __init__(
         self, count: int, net: ModelConfig, minibatch_size: int, rule: RuleConfig, *, tuned: bool
     ) -> None:
-        """Start the processes; with `tuned` they get the malloc settings that our replicas have."""
+        """Start the processes; with `tuned` they get the malloc settings that our replicas have.
+
+        Without, they get none: Dask leaves those of its workers in this process's environment.
+        """
         prefix = "distributed.nanny.pre-spawn-environ."
         malloc = {
             name.removeprefix(prefix): str(value)
             for name, value in SETTINGS.items()
-            if name.startswith(prefix) and tuned
+            if name.startswith(prefix)
         }
         context = mp.get_context("spawn")
         before = dict(os.environ)
-        os.environ.update(malloc | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
+        for name in malloc:
+            os.environ.pop(name, None)
+        os.environ.update({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
+        os.environ.update(malloc if tuned else {})
         self._pipes = []
         self._processes = []
         for _ in range(count):
