@@ -106,13 +106,16 @@ def _is_there(folder: Path, entry: TarEntry) -> bool:
 
 def main(arguments: list[str]) -> None:
     """Fetch all, or with a third argument, the cache's GB, each tar when it is due."""
-    match arguments:
-        case [url, staged]:
-            print(fetch_staged(url, Path(staged)))
-        case [url, staged, gigabytes] if gigabytes.isdecimal():
-            print(use_in_place(url, Path(staged), int(gigabytes) * 10**9))
-        case _:
-            sys.exit("usage: python -m data.fetch URL STAGED [GB of cache]")
+    try:
+        match arguments:
+            case [url, staged]:
+                print(fetch_staged(url, Path(staged)))
+            case [url, staged, gigabytes] if gigabytes.isdecimal():
+                print(use_in_place(url, Path(staged), int(gigabytes) * 10**9))
+            case _:
+                sys.exit("usage: python -m data.fetch URL STAGED [GB of cache]")
+    except (SourceError, ManifestError, DamagedTar) as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Files on a disk or behind a URL: opened, listed and described alike (fsspec does the remote)."""
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,13 @@ from data.sources.errors import SourceError
 PROTOCOLS: Final = ("file", "memory", "s3", "gs", "https")
 DRIVERS: Final = {"s3": "s3fs", "gs": "gcsfs", "https": "aiohttp"}  # packages, installed at need
 BLOCK_BYTES: Final = 8 << 20  # read ahead: one request then brings about 70 photographs
+# Where the drivers take the address and the credentials from.
+ADDRESS: Final = {"s3": "AWS_ENDPOINT_URL"}
+CREDENTIALS: Final = {
+    "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or AWS_PROFILE",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+}
+REFUSALS: Final = ("PermissionError", "NoCredentialsError", "PartialCredentialsError")
 STATE_KEYS: Final = (
     "size",
     "mtime",
@@ -79,7 +87,8 @@ def open_file(place: str) -> IO[bytes]:
     if not is_remote(place):
         return open(place, "rb")
     with _told(place):
-        return cast(IO[bytes], _filesystem(place).open(place, "rb", block_size=BLOCK_BYTES))
+        file = _filesystem(place).open(place, "rb", block_size=BLOCK_BYTES)
+    return cast(IO[bytes], _RemoteFile(place, file))
 
 
 def read_range(place: str, offset: int, num_bytes: int) -> bytes:
@@ -108,10 +117,9 @@ def _kind(place: str) -> str | None:
         try:
             return str(_filesystem(place).info(place)["type"])
         except FileNotFoundError as error:  # what fsspec makes of a failed connection too
-            cause = error.__cause__ or error
-            if isinstance(cause, FileNotFoundError):
+            if error.__cause__ is None or isinstance(error.__cause__, FileNotFoundError):
                 return None
-            raise SourceError(f"{place}: cannot be reached: {cause}") from error
+            raise
 
 
 def _filesystem(place: str) -> Any:
@@ -128,6 +136,39 @@ def _filesystem(place: str) -> Any:
         ) from error
 
 
+class _RemoteFile(io.RawIOBase):
+    """A driver's file; what it raises while it is read names the place."""
+
+    def __init__(self, place: str, file: IO[bytes]) -> None:
+        self._place, self._file = place, file
+
+    def read(self, size: int = -1) -> bytes:
+        with _told(self._place):
+            return self._file.read(size)
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
 @contextmanager
 def _told(place: str) -> Iterator[None]:
     """Name the place in whatever a driver raises: they have exceptions of their own, all apart."""
@@ -135,7 +176,23 @@ def _told(place: str) -> Iterator[None]:
         yield
     except SourceError:
         raise
-    except FileNotFoundError:
-        raise SourceError(f"{place}: there is no such file or folder") from None
     except Exception as error:
-        raise SourceError(f"{place}: cannot be read: {type(error).__name__}: {error}") from error
+        raise SourceError(f"{place}: {_told_of(error, urlsplit(place).scheme)}") from error
+
+
+def _told_of(error: Exception, protocol: str) -> str:
+    """What happened and what to do. Told by names, since the drivers need not be installed."""
+    address, credentials = ADDRESS.get(protocol), CREDENTIALS.get(protocol)
+    kind, cause = type(error).__name__, error.__cause__
+    if isinstance(error, FileNotFoundError):
+        if cause is None or isinstance(cause, FileNotFoundError):
+            return "there is no such file or folder"
+        if "NoSuchBucket" in type(cause).__name__:
+            also = f" and {address}" if address else ""
+            return f"there is no such bucket: check its name{also}"
+        # What fsspec makes of a failed connection too.
+        return f"cannot be reached: {cause}"
+    if credentials and kind in REFUSALS:
+        return f"access is refused: {error}: check {credentials}, and what they allow"
+    also = f" and {address}" if address else ""
+    return f"cannot be read: {kind}: {error}: check the connection{also}, then try again"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.registry import _registry
 
 from data.sources.fingerprint import MISSING, fingerprint
 from data.sources.places import normal
@@ -108,6 +109,7 @@ def test_other_protocols_and_credentials_are_refused(url, message):
 @pytest.mark.parametrize(("url", "driver"), [("s3://b/p.tar", "s3fs"), ("gs://b/p.tar", "gcsfs")])
 def test_a_driver_that_is_not_installed_is_named(monkeypatch, tmp_path, url, driver):
     monkeypatch.setitem(sys.modules, driver, None)
+    monkeypatch.delitem(_registry, url[:2], raising=False)
     with pytest.raises(SourceError, match=rf"{url}: reading .* needs the package {driver}"):
         opened(url, "archive", work=tmp_path / "w")
 
