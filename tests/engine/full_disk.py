@@ -5,6 +5,7 @@
 In a mount namespace of its own, so that the small disk goes away with this process.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +71,4 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    os._exit(0)  # the roles' threads may still be in torch, which aborts a process that ends then

@@ -141,4 +141,5 @@ def test_a_run_that_somebody_removed_is_not_brought_back(tmp_path):
         document.parent.rename(tmp_path / f"moved-{document.parent.name}")
     ThreadedRun(tmp_path / "other", CONFIG, ClusterConfig(), Listener(), salvaging=True).close()
     assert not memory_of(pid)
-    assert not list((tmp_path / "checkpoints").iterdir())
+    # A part of a snapshot may lie there, which the flow was killed in.
+    assert not list((tmp_path / "checkpoints").glob("*/checkpoint.json"))
