@@ -90,15 +90,17 @@ class Coordinator:
         lose = self._lose_replica if role == "replica" else self._lose_shard
         return lose(index, reason)
 
-    def ended(self, role: str, index: int, pid: int, code: int) -> list[Instruction]:
-        """A process on the worker of a role has ended with this exit code, says its parent."""
-        self._losses.ended(pid, code)
+    def ended(
+        self, role: str, index: int, pid: int, code: int, oom_kills: int = 0
+    ) -> list[Instruction]:
+        """A process on the worker of a role has ended, says its parent; see `losses.in_words`."""
+        self._losses.ended(pid, code, oom_kills)
         seat = self._seat(role, index)
         if pid not in seat.pids and not self._done(seat):  # it came and went without a word
             seat.pids.add(pid)
             self._losses.lost(role, index, pid, f"{role}-{index}", "before it said hello")
-        values = {"role": role, "index": index, "pid": pid, "code": code, "how": in_words(code)}
-        return [Record("process_ended", values)]
+        values = {"role": role, "index": index, "pid": pid, "code": code}
+        return [Record("process_ended", values | {"how": in_words(code, oom_kills)})]
 
     def tick(self, now: float) -> list[Instruction]:
         """Time has passed: who is silent, what is due?"""

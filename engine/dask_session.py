@@ -145,17 +145,17 @@ class Session:
         raise_errors(self._roles)
 
     def endings_told(
-        self, ended: Callable[[str, int, int, int], None]
+        self, ended: Callable[[str, int, int, int, int], None]
     ) -> AbstractContextManager[None]:
         """While the block lasts, call `ended`, in Dask's thread, when a worker's process has ended.
 
         Args:
-            ended: takes role, index, process and exit code.
+            ended: takes role, index, process, exit code and kills for want of memory.
         """
 
         def hear(ending: Ending) -> None:
             role, _, index = ending.resource.partition("-")
-            ended(role, int(index), ending.pid, ending.code)
+            ended(role, int(index), ending.pid, ending.code, ending.oom_kills)
 
         return endings_heard(self._client, hear)
 
@@ -168,7 +168,10 @@ class Session:
                 yield
             except RunFailedError as error:
                 time.sleep(_TELLING_S)
-                told = [f"{e.resource}: process {e.pid} {in_words(e.code)}" for e in endings]
+                told = [
+                    f"{e.resource}: process {e.pid} {in_words(e.code, e.oom_kills)}"
+                    for e in endings
+                ]
                 raise RunFailedError("\n  ".join([str(error), *told])) from error
 
     def _keep_acknowledged(self) -> None:

@@ -57,9 +57,9 @@ class Losses:
         """A process of this role has done something: the role is not hopeless."""
         self._of(role, index).fruitless = 0
 
-    def ended(self, pid: int, code: int) -> None:
-        """A process ended with this exit code; -9: killed by signal 9."""
-        self._endings[pid] = in_words(code)
+    def ended(self, pid: int, code: int, oom_kills: int = 0) -> None:
+        """A process ended; the arguments are those of `in_words`."""
+        self._endings[pid] = in_words(code, oom_kills)
 
     def check(self, now: float) -> None:
         """To be called from time to time.
@@ -91,11 +91,22 @@ class Losses:
         return self._lives.setdefault((role, index), _Lives())
 
 
-def in_words(code: int) -> str:
-    """How a process ended, from its exit code as Python gives it."""
+def in_words(code: int, oom_kills: int = 0) -> str:
+    """How a process ended.
+
+    Args:
+        code: its exit code as Python gives it; -9: killed by signal 9.
+        oom_kills: how often the kernel killed for want of memory where the process lived.
+    """
     if code >= 0:
         return f"ended with exit code {code}"
     try:
-        return f"was killed by signal {-code} ({signal.Signals(-code).name})"
+        name = f" ({signal.Signals(-code).name})"
     except ValueError:
-        return f"was killed by signal {-code}"
+        name = ""
+    cause = f", cgroup oom_kill={oom_kills}: out of memory" if _is_oom(code, oom_kills) else ""
+    return f"was killed by signal {-code}{name}{cause}"
+
+
+def _is_oom(code: int, oom_kills: int) -> bool:
+    return code == -signal.SIGKILL and oom_kills > 0

@@ -21,6 +21,7 @@ class Ending(NamedTuple):
     resource: str  # that the worker offers: "replica-0"
     pid: int
     code: int  # exit code; -9: killed by signal 9
+    oom_kills: int = 0  # by the kernel, for want of memory, where the process lived
 
 
 @contextmanager

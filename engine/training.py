@@ -65,7 +65,7 @@ class Training:
         self._finished = False
         self._kept = run.checkpoints.parent / FOLDER
         self._stop = threading.Event()
-        self._endings: queue.SimpleQueue[tuple[str, int, int, int]] = queue.SimpleQueue()
+        self._endings: queue.SimpleQueue[tuple[str, int, int, int, int]] = queue.SimpleQueue()
         self._measurer = ThreadPoolExecutor(1, "validate")
         self._measurement: tuple[Future[dict[str, float]], Commit] | None = None
         ledger = Ledger(
@@ -142,12 +142,12 @@ class Training:
         """Have `drive` return after one more checkpoint. May be called from any thread."""
         self._stop.set()
 
-    def ended(self, role: str, index: int, pid: int, code: int) -> None:
-        """The process of a role's worker ended with this exit code. For any thread."""
+    def ended(self, role: str, index: int, pid: int, code: int, oom_kills: int = 0) -> None:
+        """The process of a role's worker ended; see `engine.losses.in_words`. For any thread."""
         cluster = self._cluster
         num_seats = {"replica": cluster.num_replicas, "shard": cluster.num_shards}
         if index < num_seats.get(role, 0):
-            self._endings.put((role, index, pid, code))
+            self._endings.put((role, index, pid, code, oom_kills))
 
     def close(self) -> None:
         """Write nothing any more."""

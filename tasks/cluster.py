@@ -1,21 +1,20 @@
 """The Dask cluster of one run: one worker process per model replica and per parameter shard."""
 
-import asyncio
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.machinery import ModuleSpec
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import dask
-from distributed import Client, Nanny, Scheduler, SpecCluster, Status
+from distributed import Client, Scheduler, SpecCluster
 from distributed.security import Security
 
 from engine.config import LOOPBACK, ClusterConfig
-from engine.roles import ENDINGS, Ending
 from engine.tls import check_files
+from tasks.nanny import WatchfulNanny
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -48,41 +47,6 @@ SETTINGS = {
         "glibc.malloc.hugetlb=1:glibc.cpu.x86_non_temporal_threshold=0x400000"
     ),
 }
-
-#: How long closing waits for a busy worker before it is killed.
-CLOSE_TIMEOUT_S = 2.0
-_LOOK_S = 0.02
-
-
-class WatchfulNanny(Nanny):
-    """Tells how its worker's process ended, and closes soon: a replica or shard that has not
-    stopped when asked to is not waited for.
-    """
-
-    _worker_pid = 0
-
-    async def instantiate(self) -> Any:
-        """Start the worker's process; note its number, which nobody knows once it has ended."""
-        starting = asyncio.ensure_future(super().instantiate())
-        try:
-            while not (await asyncio.wait({starting}, timeout=_LOOK_S))[0]:
-                self._worker_pid = self.pid or self._worker_pid
-            self._worker_pid = self.pid or self._worker_pid
-            return starting.result()
-        finally:
-            starting.cancel()
-
-    def _on_worker_exit_sync(self, exitcode: int) -> None:
-        if self.status not in (Status.closing, Status.closed, Status.closing_gracefully):
-            for resource in self.resources:
-                ending = Ending(resource, self._worker_pid, exitcode)
-                self.log_event(ENDINGS, ending._asdict())  # type: ignore[no-untyped-call]
-        super()._on_worker_exit_sync(exitcode)  # type: ignore[no-untyped-call]
-
-    async def close(  # type: ignore[override]  # as Dask's own: its base classes disagree
-        self, timeout: float = CLOSE_TIMEOUT_S, reason: str = "nanny-close"
-    ) -> Literal["OK"]:
-        return await super().close(timeout, reason)
 
 
 @contextmanager

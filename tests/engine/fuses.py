@@ -48,6 +48,24 @@ def slow(pause_s: float) -> TorchProblem:
     return problem
 
 
+def greedy(folder: str, pause_s: float) -> TorchProblem:
+    """The classifier; the first process that has computed ten gradients takes all memory."""
+    problem = slow(pause_s)
+    plain, count = problem.gradient_, 0
+
+    def gradient_(parameters: Tensor, payload: object, grad: Tensor) -> float:
+        nonlocal count
+        count += 1
+        if count == 10 and _mine(Path(folder) / "greedy"):
+            hoard = []
+            while True:
+                hoard.append(b"\1" * (16 << 20))
+        return plain(parameters, payload, grad)
+
+    problem.gradient_ = gradient_  # type: ignore[method-assign]
+    return problem
+
+
 def poisoned(folder: str, driver: int, pause_s: float) -> TorchProblem:
     """The classifier; every gradient is NaN in the first process but `driver` that builds it."""
     problem = slow(pause_s)

@@ -50,3 +50,10 @@ def test_signals_have_names_where_they_have_one():
     assert in_words(-11) == "was killed by signal 11 (SIGSEGV)"
     assert in_words(-99) == "was killed by signal 99"
     assert in_words(3) == "ended with exit code 3"
+
+
+def test_a_kill_for_want_of_memory_is_called_so_and_another_end_is_not():
+    cause = "was killed by signal 9 (SIGKILL), cgroup oom_kill=2: out of memory"
+    assert in_words(-9, oom_kills=2) == cause
+    assert in_words(-15, oom_kills=2) == "was killed by signal 15 (SIGTERM)"
+    assert in_words(1, oom_kills=2) == "ended with exit code 1"
