@@ -1,6 +1,6 @@
 """The warm start (Dean et al. 2012, 4.1): one replica alone first, then the others. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from engine.config import WarmStartConfig
 from engine.instructions import RunFailedError
@@ -23,6 +23,7 @@ class WarmStart:
         self._before_s = elapsed_s
         self._began: float | None = None
         self._measured_enough = False
+        self._pioneer: int | None = None
         none = not config.steps and not config.seconds and config.metric is None
         self.over = over or none
 
@@ -38,6 +39,14 @@ class WarmStart:
             or bool(steps and num_steps >= steps)
             or bool(seconds and now - self._began >= seconds)
         )
+
+    def holds_back(self, replica: int, present: Sequence[bool]) -> bool:
+        """True for all but one of the replicas that are present, until the end has been kept."""
+        if self.over:
+            return False
+        if self._pioneer is None or not present[self._pioneer]:
+            self._pioneer = replica
+        return replica != self._pioneer
 
     def measured(self, metrics: Mapping[str, float]) -> None:
         """A checkpoint was validated.

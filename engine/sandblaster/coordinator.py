@@ -17,13 +17,13 @@ from engine.batch.wire import to_wire
 from engine.config import ClusterConfig
 from engine.frames import Message
 from engine.instructions import Instruction, Record, RunFailedError, Send
+from engine.roster import Roster
 from engine.run_spec import segment_name
 from engine.sandblaster.config import SandblasterConfig
 from engine.sandblaster.evaluator import Evaluator
 from engine.sandblaster.keeping import Keeping
 from engine.sandblaster.portions import Portion
 from engine.sandblaster.requests import Request, Requests
-from engine.sandblaster.roster import Roster
 from engine.sandblaster.validation import Validation
 from engine.seats import Seats
 
@@ -140,9 +140,8 @@ class Coordinator:
     def tick(self, now: float) -> list[Instruction]:
         """Time has passed: who is silent?"""
         instructions: list[Instruction] = []
-        for peer, drop in self._roster.silent(now):
-            silence = f"silent for {self._cluster.heartbeat_timeout_s:g} s"
-            instructions += [drop, *self.lose(peer, silence, now)]
+        for peer, drop, reason in self._roster.silent(now):
+            instructions += [drop, *self.lose(peer, reason, now)]
         return instructions
 
     # Peers
@@ -162,15 +161,7 @@ class Coordinator:
         """Welcome the replicas that wait, while every shard serves."""
         if not self._roster.all_shards_serve or self._stopped:
             return []
-        addresses = [(*s.address, s.epoch) for s in self._roster.shards if s.address]
-        instructions: list[Instruction] = []
-        for index, seat in enumerate(self._roster.replicas):
-            if seat.peer is not None and not seat.welcomed:
-                seat.welcomed = True
-                welcome = {"op": "welcome", "incarnation": seat.incarnation, "shards": addresses}
-                values = {"replica": index, "incarnation": seat.incarnation, "pid": seat.pid}
-                instructions += [Send(seat.peer, welcome), Record("replica_joined", values)]
-        return instructions + self._validation.go_on() + self._go_on(now)
+        return [*self._roster.welcome(), *self._validation.go_on(), *self._go_on(now)]
 
     def _hear_shard(self, index: int, message: Message, now: float) -> list[Instruction]:
         if message["op"] == "serving":
@@ -189,15 +180,10 @@ class Coordinator:
                 f"shard {index} lost its memory, and its vectors with it; start the run again: "
                 "it goes on from its last record"
             )
-        assert seat.peer is not None
-        seat.address = (message["host"], message["port"])
-        values = {"shard": index, "epoch": seat.epoch, "version": message["version"]}
-        values |= {"restored_from": message["restored_from"], "pid": seat.pid}
-        moved = {"op": "shard", "index": index, "address": (*seat.address, seat.epoch)}
         peer = seat.peer
+        assert peer is not None
         return [
-            Record("shard_serving", values),
-            *(Send(self._roster.peer(k), moved) for k in self._roster.workers),
+            *self._roster.serve(index, message),
             *(Send(peer, request) for request in self._requests.unanswered(index)),
             *(Send(peer, message) for message in self._keeping.unanswered(index)),
             *self._welcome(now),

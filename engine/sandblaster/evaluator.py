@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from engine.batch.vector import Command
 from engine.frames import Message
 from engine.instructions import Instruction, Record, Send
+from engine.roster import Roster
 from engine.sandblaster.config import SandblasterConfig
 from engine.sandblaster.evaluation import Evaluation, Slot
 from engine.sandblaster.portions import Portion, PortionLedger, clipped
-from engine.sandblaster.roster import Roster
 from engine.sandblaster.tally import EvaluationTally
 
 #: Works that a replica has at a time, so that it reads the next while it computes; one near the

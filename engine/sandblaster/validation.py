@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from engine.frames import Message
 from engine.instructions import Instruction, Send
-from engine.sandblaster.roster import Roster
+from engine.roster import Roster
 
 
 class Validation:

@@ -99,7 +99,7 @@ def test_fifty_milliseconds_each_way_fire_no_timeout(tmp_path, monkeypatch):
     with threaded_run(tmp_path, replace(CONFIG, num_epochs=2), heard) as run:
         coordinator = Proxy(run.server.address, delay_s=0.05)
         tight = ClusterConfig(heartbeat_interval_s=0.2, heartbeat_timeout_s=1.6)
-        run.training._coordinator._cluster = tight
+        run.training._coordinator._roster._cluster = tight
         run.spec = replace(
             run.spec,
             coordinator=coordinator.address,

@@ -112,8 +112,9 @@ class ThreadedRun:
 
     def hang_up_on(self, role: str, index: int) -> None:
         """Cut a role's connection to the coordinator."""
-        peers = {seat: peer for peer, seat in self.training._coordinator._roles.items()}
-        self.server.drop(peers[role, index])
+        peer = self.training._coordinator._roster.seat(role, index).peer
+        assert peer is not None
+        self.server.drop(peer)
 
     def close(self) -> None:
         self.training.close()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from engine.config import ClusterConfig
 from engine.frames import Message
-from engine.instructions import Drop, Instruction, RunFailedError
+from engine.instructions import Drop, Instruction, Record, RunFailedError, Send
 from engine.seats import ReplicaSeat, Seat, Seats, ShardSeat
 
 
@@ -21,6 +21,16 @@ class Roster:
     @property
     def all_shards_serve(self) -> bool:
         return all(shard.address for shard in self.shards)
+
+    @property
+    def seated(self) -> list[Seat]:
+        """Every seat, shards first."""
+        return [*self.shards, *self.replicas]
+
+    @property
+    def shard_peers(self) -> list[int]:
+        """The connections of the shards that are there, serving or not yet."""
+        return [shard.peer for shard in self.shards if shard.peer is not None]
 
     @property
     def workers(self) -> list[int]:
@@ -64,13 +74,53 @@ class Roster:
         if isinstance(seat, ShardSeat):
             seat.address = None
 
-    def silent(self, now: float) -> Iterator[tuple[int, Instruction]]:
-        """Peers that have not been heard for too long, each with what ends it."""
+    def serve(self, shard: int, message: Message) -> list[Instruction]:
+        """A shard says where it serves; the replicas that work have to know."""
+        seat = self.shards[shard]
+        seat.address = (message["host"], message["port"])
+        values = {"shard": shard, "epoch": seat.epoch, "version": message["version"]}
+        values |= {"restored_from": message["restored_from"], "pid": seat.pid}
+        moved = {"op": "shard", "index": shard, "address": (*seat.address, seat.epoch)}
+        tell = [Send(self.peer(replica), moved) for replica in self.workers]
+        return [Record("shard_serving", values), *tell]
+
+    def welcome(self) -> list[Instruction]:
+        """Welcome the replicas that wait; every shard serves."""
+        addresses = [(*s.address, s.epoch) for s in self.shards if s.address]
+        instructions: list[Instruction] = []
+        for index, seat in enumerate(self.replicas):
+            if seat.peer is not None and not seat.welcomed:
+                seat.welcomed = True
+                welcome = {"op": "welcome", "incarnation": seat.incarnation, "shards": addresses}
+                values = {"replica": index, "incarnation": seat.incarnation, "pid": seat.pid}
+                instructions += [Send(seat.peer, welcome), Record("replica_joined", values)]
+        return instructions
+
+    def silent(self, now: float) -> Iterator[tuple[int, Instruction, str]]:
+        """Peers that have not been heard for too long, each with what ends it and the reason."""
         timeout = self._cluster.heartbeat_timeout_s
         for peer, place in list(self._places.items()):
             seat = self.seat(*place)
             if now - seat.heard > timeout:
-                yield peer, Drop(peer, seat.pid, seat.worker)
+                yield peer, Drop(peer, seat.pid, seat.worker), f"silent for {timeout:g} s"
+
+    def check_absent(self, now: float) -> None:
+        """A run needs every shard and some replica, and does not wait for them for ever.
+
+        Raises:
+            RunFailedError: after `cluster.start_timeout_s`.
+        """
+        for seat in self.seated:
+            if seat.peer is not None:
+                seat.absent_since = None
+            elif seat.absent_since is None:
+                seat.absent_since = now
+        limit = self._cluster.start_timeout_s
+        for index, shard in enumerate(self.shards):
+            if shard.absent_since is not None and now - shard.absent_since > limit:
+                raise RunFailedError(f"shard {index} has had no process for {limit:g} s")
+        if all(r.absent_since is not None and now - r.absent_since > limit for r in self.replicas):
+            raise RunFailedError(f"no replica has had a process for {limit:g} s")
 
     def count_restart(self, role: str, index: int, reason: str) -> None:
         """A role was lost once more.
