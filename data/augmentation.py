@@ -97,20 +97,21 @@ def crop_region(
     return Region(left, top, width, height, step)
 
 
-def rescaled(image: RgbImage, region: Region, crop_size: int) -> Tensor:
-    """Cut the region out and rescale it, antialiased bilinear: uint8 (crop_size, crop_size, 3)."""
-    part = np.ascontiguousarray(
-        image[region.top : region.bottom, region.left : region.left + region.width]
-    )
-    crop = torch.empty((crop_size, crop_size, 3), dtype=torch.uint8)
+def rescale(image: RgbImage, region: Region, room: Tensor) -> None:
+    """Cut the region out and rescale it, antialiased bilinear, to fill the room.
+
+    Args:
+        room: uint8 (1, 3, crop_size, crop_size), channels last in memory.
+    """
+    rows = image[region.top : region.bottom, region.left : region.left + region.width]
+    part = np.ascontiguousarray(rows).transpose(2, 0, 1)[None]
     # The operator behind torch's interpolate(antialias=True): three times as fast as Pillow. Called
     # by itself it takes a scale that is not a ratio of whole sides, and leaves channels last.
     torch.ops.aten._upsample_bilinear2d_aa.out(
-        torch.from_numpy(part).permute(2, 0, 1)[None],
-        [crop_size, crop_size],
+        torch.from_numpy(part),
+        room.shape[2:],
         False,
         1 / region.step,
         1 / region.step,
-        out=crop.permute(2, 0, 1)[None],
+        out=room,
     )
-    return crop

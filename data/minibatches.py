@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from data.augmentation import Draws, Region, crop_region, draw, rescaled
+from data.augmentation import Draws, Region, crop_region, draw, rescale
 from data.config import InputConfig
 from data.decode import FULL_SCALE, RgbImage, decode_rgb, smallest_scale
 from data.image_cache import ImageCache
@@ -28,6 +28,14 @@ class _OpenTar(NamedTuple):
     staged: StagedTar
     file: IO[bytes]
     draws: Draws
+
+
+class _Cut(NamedTuple):
+    """Where a sample's crop lies in its image as decoded."""
+
+    position: int
+    eighths: int
+    region: Region
 
 
 class TrainingReader:
@@ -90,32 +98,47 @@ class TrainingReader:
                 yield images, torch.from_numpy(staged.labels[positions])
 
     def _images(self, tar: _OpenTar, positions: npt.NDArray[np.int64], for_each: ForEach) -> Tensor:
+        """In three rounds over the mini-batch: plan, cut out, convert.
+
+        A decoding leaves nothing in the caches: whatever small step follows it is as slow as the
+        first time. Together they take two thirds of the time that they take one image at a time.
+        """
         size = self._input.crop_size
-        images = torch.empty((len(positions), size, 3 * size))
-        offsets = torch.from_numpy(tar.draws.shifts[positions] - self._mean_rgb)  # (N, 3)
-        offsets_of_row = offsets.repeat(1, size)  # (N, 3 size): a row at a time is faster
+        cuts = [self._cut(tar, position) for position in positions.tolist()]
+        crops = torch.empty((len(cuts), size, size, 3), dtype=torch.uint8)
+        images = torch.empty((len(cuts), size, 3 * size))  # a row at a time is faster
+        offsets = torch.from_numpy(tar.draws.shifts[positions] - self._mean_rgb)
+        offsets_of_row = offsets.repeat(1, size).unbind()
+        flips = tar.draws.flips[positions].tolist()
+        rooms, pixels, rows = crops.permute(0, 3, 1, 2).split(1), crops.unbind(), images.unbind()
 
         def fill(place: int) -> None:
-            pixels = self._augmented(tar, int(positions[place]))
-            images[place].copy_(pixels.view(size, 3 * size)).add_(offsets_of_row[place])
+            self._cut_out(tar, cuts[place], rooms[place])
 
-        for _ in for_each(fill, range(len(positions))):
-            pass
+        def convert(place: int) -> None:
+            crop = pixels[place].flip(1) if flips[place] else pixels[place]
+            torch.add(offsets_of_row[place], crop.view(size, 3 * size), out=rows[place])
+
+        for step in (fill, convert):
+            for _ in for_each(step, range(len(cuts))):
+                pass
         return images.view(-1, size, size, 3).permute(0, 3, 1, 2)
 
-    def _augmented(self, tar: _OpenTar, position: int) -> Tensor:
-        """Rescale, crop and flip one image: uint8 (crop_size, crop_size, 3)."""
+    def _cut(self, tar: _OpenTar, position: int) -> _Cut:
         width, height = tar.staged.sizes[position].tolist()
         side = int(tar.draws.sides[position])
         eighths = FULL_SCALE
         if tar.staged.is_jpeg[position]:
             eighths = smallest_scale(min(width, height), side)
-        region = self._region(tar, position, eighths)
+        return _Cut(position, eighths, self._region(tar, position, eighths))
+
+    def _cut_out(self, tar: _OpenTar, cut: _Cut, room: Tensor) -> None:
+        """Decode and rescale the crop into uint8 (1, 3, crop_size, crop_size)."""
+        position, eighths, region = cut
         image = self._decoded(tar, position, eighths, region.bottom)
-        if eighths != FULL_SCALE and image.shape[1] == width:  # some JPEGs are never scaled
-            region = self._region(tar, position, FULL_SCALE)
-        crop = rescaled(image, region, self._input.crop_size)
-        return crop.flip(1) if tar.draws.flips[position] else crop
+        if eighths != FULL_SCALE and image.shape[1] == tar.staged.sizes[position, 0]:
+            region = self._region(tar, position, FULL_SCALE)  # some JPEGs are never scaled
+        rescale(image, region, room)
 
     def _region(self, tar: _OpenTar, position: int, eighths: int) -> Region:
         width, height = tar.staged.sizes[position].tolist()

@@ -5,7 +5,10 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+
+from data.augmentation import rescale
 
 
 def picture(seed, width=20, height=16):
@@ -13,6 +16,13 @@ def picture(seed, width=20, height=16):
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
     return coarse.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def crop_of(image, region, crop_size):
+    """What the region becomes: (crop_size, crop_size, 3)."""
+    room = torch.empty((1, crop_size, crop_size, 3), dtype=torch.uint8)
+    rescale(image, region, room.permute(0, 3, 1, 2))
+    return room[0].numpy()
 
 
 def encoded(image, kind="JPEG", **options):

@@ -5,14 +5,14 @@ import pytest
 import torch
 from PIL import Image
 
-from data.augmentation import crop_region, draw, rescaled
+from data.augmentation import crop_region, draw
 from data.config import InputConfig
 from data.decode import decode_rgb
 from data.manifest import read_manifest
 from data.minibatches import TrainingReader
 from data.staged_tar import open_tar
 from data.staging import stage
-from tests.data.pictures import encoded, write_tree
+from tests.data.pictures import crop_of, encoded, write_tree
 from tests.data.staged import config_of
 
 JITTER = {"side_min": 16, "side_max": 24, "crop_size": 16}
@@ -108,7 +108,7 @@ def test_images_equal_the_literal_computation_sample_by_sample(pets):
                 image = decode_rgb(staged.image(file, position), 10**6)
                 side, corner = int(draws.sides[position]), draws.corners[position]
                 region = crop_region((20, 16), 1.0, side, 16, corner)
-                pixels = rescaled(image, region, 16).numpy()
+                pixels = crop_of(image, region, 16)
                 if draws.flips[position]:
                     pixels = np.fliplr(pixels)
                 expected = pixels - np.array(manifest.mean_rgb) + draws.shifts[position]
