@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data.augmentation import rescale
+from data.augmentation import cut_out, rescale
 
 
 def picture(seed, width=20, height=16):
@@ -20,9 +20,9 @@ def picture(seed, width=20, height=16):
 
 def crop_of(image, region, crop_size):
     """What the region becomes: (crop_size, crop_size, 3)."""
-    room = torch.empty((1, crop_size, crop_size, 3), dtype=torch.uint8)
-    rescale(image, region, room.permute(0, 3, 1, 2))
-    return room[0].numpy()
+    crop = torch.empty((crop_size, crop_size, 3), dtype=torch.uint8)
+    rescale(cut_out(image, region), region.step, crop)
+    return crop.numpy()
 
 
 def encoded(image, kind="JPEG", **options):

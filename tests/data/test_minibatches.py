@@ -1,5 +1,7 @@
 """Mini-batches: each sample once per epoch, the same bits whoever reads, VGG's arithmetic."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -161,6 +163,24 @@ def test_the_mean_is_subtracted(pets):
     images = torch.cat([images for epoch in range(3) for images, _ in epoch_of(exact, epoch)])
     assert images.mean(dim=(0, 2, 3)).abs().max() < 5
     assert images.std() > 30  # the 0..255 scale
+
+
+def test_a_minibatch_of_large_images_needs_the_memory_of_few(tmp_path):
+    """PNGs are decoded whole, whatever the crop."""
+    images = {
+        f"{split}/{'ab'[i % 2]}/{i}.png": encoded(Image.new("RGB", (600, 600), (i, 0, 0)), "PNG")
+        for split in ("train", "test")
+        for i in range(12)
+    }
+    folder = stage(config_of(write_tree(tmp_path / "tree", images)), tmp_path).folder
+    one = reader(folder, cache_bytes=0)
+    tracemalloc.start()
+    try:
+        epoch_of(one, 0, size=12)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 4 * 600 * 600 * 3
 
 
 def test_an_empty_range_gives_nothing(pets):
