@@ -107,13 +107,18 @@ def cut_out(image: RgbImage, region: Region) -> RgbImage:
     return np.ascontiguousarray(rows)
 
 
-def rescale(part: RgbImage, step: float, crop: Tensor) -> None:
-    """Rescale what was cut out, antialiased bilinear, into uint8 (crop_size, crop_size, 3)."""
+def rescale(part: RgbImage, step: float, room: Tensor) -> None:
+    """Rescale what was cut out, antialiased bilinear, to fill the room.
+
+    Args:
+        step: decoded pixels per pixel of the crop.
+        room: uint8 (1, 3, crop_size, crop_size), channels last in memory.
+    """
     ANTIALIASED_BILINEAR(
         torch.from_numpy(part.transpose(2, 0, 1)[None]),
-        crop.shape[:2],
+        room.shape[2:],
         False,
         1 / step,
         1 / step,
-        out=crop.permute(2, 0, 1)[None],
+        out=room,
     )

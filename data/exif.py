@@ -18,7 +18,7 @@ def tiff_orientation(tiff: bytes) -> int:
 
 
 def _told_by(tiff: bytes) -> int:
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2], "<")
+    order = ">" if tiff[:2] == b"MM" else "<"
     (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
     (num_entries,) = struct.unpack_from(f"{order}H", tiff, directory)
     for entry in range(directory + 2, directory + 2 + 12 * num_entries, 12):

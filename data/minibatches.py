@@ -55,6 +55,7 @@ class _Scratch(threading.local):
 
     def __init__(self, size: int) -> None:
         self.crop = torch.empty((size, size, 3), dtype=torch.uint8)
+        self.room = self.crop.permute(2, 0, 1)[None]  # the same, as the rescaling fills it
 
 
 class _Canvas:
@@ -79,7 +80,7 @@ class _Canvas:
         """Put a crop, uint8 (size, size, 3), where it belongs: flipped, shifted, less the mean."""
         shown = crop.flip(1) if self._flips[place] else crop
         row = self._rows[place]
-        torch.add(self._offsets[place], shown.view(row.shape), out=row)
+        row.copy_(shown.view(row.shape)).add_(self._offsets[place])
 
 
 class TrainingReader:
@@ -159,9 +160,8 @@ class TrainingReader:
 
         def finish(place: int) -> None:
             pixels, step = parts.pop(place)
-            crop = self._scratch.crop
-            rescale(pixels, step, crop)
-            canvas.paint(place, crop)
+            rescale(pixels, step, self._scratch.room)
+            canvas.paint(place, self._scratch.crop)
 
         for _ in for_each(decode, range(len(cuts))):
             pass

@@ -21,7 +21,7 @@ def picture(seed, width=20, height=16):
 def crop_of(image, region, crop_size):
     """What the region becomes: (crop_size, crop_size, 3)."""
     crop = torch.empty((crop_size, crop_size, 3), dtype=torch.uint8)
-    rescale(cut_out(image, region), region.step, crop)
+    rescale(cut_out(image, region), region.step, crop.permute(2, 0, 1)[None])
     return crop.numpy()
 
 
