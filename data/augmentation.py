@@ -103,8 +103,7 @@ def crop_region(
 
 def cut_out(image: RgbImage, region: Region) -> RgbImage:
     """Copy the region, so that the image is not needed any more."""
-    rows = image[region.top : region.bottom, region.left : region.left + region.width]
-    return np.ascontiguousarray(rows)
+    return image[region.top : region.bottom, region.left : region.left + region.width].copy()
 
 
 def rescale(part: RgbImage, step: float, room: Tensor) -> None:

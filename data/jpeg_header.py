@@ -17,15 +17,16 @@ class JpegHeader(NamedTuple):
 
 def jpeg_header(data: bytes) -> JpegHeader:
     """Read as far as segments follow each other: damage makes nothing fail."""
-    place, exif, height_at = 2, b"", None
+    place, height_at = 2, None
+    exif: bytes | None = None
     try:
         while data[place] == 0xFF and (marker := data[place + 1]) != START_OF_SCAN:
             end = place + 2 + (data[place + 2] << 8 | data[place + 3])
-            if marker == APP1 and not exif and data.startswith(EXIF_MARK, place + 4):
+            if marker == APP1 and exif is None and data.startswith(EXIF_MARK, place + 4):
                 exif = data[place + 4 + len(EXIF_MARK) : end]
             elif marker in BASELINE and height_at is None:
                 height_at = place + 5
             place = end
     except IndexError:
         pass
-    return JpegHeader(tiff_orientation(exif) if exif else UPRIGHT, height_at)
+    return JpegHeader(UPRIGHT if exif is None else tiff_orientation(exif), height_at)
