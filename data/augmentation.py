@@ -23,6 +23,10 @@ RGB_COMPONENTS: Final = np.array(
 )
 RGB_VARIANCES: Final = np.array([0.2175, 0.0188, 0.0045])
 
+# The operator behind torch's interpolate(antialias=True): three times as fast as Pillow. Called by
+# itself it takes a scale that is not a ratio of whole sides, and leaves channels last.
+ANTIALIASED_BILINEAR: Final = torch.ops.aten._upsample_bilinear2d_aa.out
+
 
 class Draws(NamedTuple):
     """What chance decides about the N samples of one tar in one epoch, by position in the tar."""
@@ -97,20 +101,23 @@ def crop_region(
     return Region(left, top, width, height, step)
 
 
-def rescaled(image: RgbImage, region: Region, crop_size: int) -> Tensor:
-    """Cut the region out and rescale it, antialiased bilinear: uint8 (crop_size, crop_size, 3)."""
-    part = np.ascontiguousarray(
-        image[region.top : region.bottom, region.left : region.left + region.width]
-    )
-    crop = torch.empty((crop_size, crop_size, 3), dtype=torch.uint8)
-    # The operator behind torch's interpolate(antialias=True): three times as fast as Pillow. Called
-    # by itself it takes a scale that is not a ratio of whole sides, and leaves channels last.
-    torch.ops.aten._upsample_bilinear2d_aa.out(
-        torch.from_numpy(part).permute(2, 0, 1)[None],
-        [crop_size, crop_size],
+def cut_out(image: RgbImage, region: Region) -> RgbImage:
+    """Copy the region, so that the image is not needed any more."""
+    return image[region.top : region.bottom, region.left : region.left + region.width].copy()
+
+
+def rescale(part: RgbImage, step: float, room: Tensor) -> None:
+    """Rescale what was cut out, antialiased bilinear, to fill the room.
+
+    Args:
+        step: decoded pixels per pixel of the crop.
+        room: uint8 (1, 3, crop_size, crop_size), channels last in memory.
+    """
+    ANTIALIASED_BILINEAR(
+        torch.from_numpy(part.transpose(2, 0, 1)[None]),
+        room.shape[2:],
         False,
-        1 / region.step,
-        1 / region.step,
-        out=crop.permute(2, 0, 1)[None],
+        1 / step,
+        1 / step,
+        out=room,
     )
-    return crop

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from data.exif import ORIENTATION_TAG, UPRIGHT, jpeg_orientation
+from data.exif import ORIENTATION_TAG, UPRIGHT
+from data.jpeg_header import jpeg_header
 from data.jpeg_rows import cut_below
 
 RgbImage = npt.NDArray[np.uint8]  # (H, W, 3)
@@ -92,7 +93,7 @@ def file_extension(data: bytes) -> str:
 def orientation(data: bytes) -> int:
     """Give the EXIF orientation, 1 to 8, that `decode_rgb` applies; 1: upright as stored."""
     if file_extension(data) == "jpg":
-        return jpeg_orientation(data)
+        return jpeg_header(data).orientation
     with _opened(data) as image:
         return _told_orientation(image)
 
@@ -115,13 +116,14 @@ def _decode_plain_jpeg(
     _check_size(width, height, max_pixels)
     if width * height > MAX_PIXELS_PER_BYTE * len(data):
         raise UndecodableImage(f"has {width}x{height} pixels, but only {len(data)} bytes: is cut")
-    if colours in ("CMYK", "YCCK") or orientation(data) != 1:
+    header = jpeg_header(data)
+    if colours in ("CMYK", "YCCK") or header.orientation != UPRIGHT:
         return None
     shortened: bytes | bytearray = data
     if num_rows is not None:
         rows_of_original = -(-num_rows * FULL_SCALE // eighths)
         height = min(height, rows_of_original)
-        shortened = cut_below(data, rows_of_original)
+        shortened = cut_below(data, header.height_at, rows_of_original)
     try:
         rgb: RgbImage = simplejpeg.decode_jpeg(
             shortened,
@@ -139,7 +141,7 @@ def _decode_with_pillow(data: bytes, max_pixels: int) -> RgbImage:
     with _opened(data) as image:
         _check_size(*image.size, max_pixels)
         is_jpeg = file_extension(data) == "jpg"
-        turn = TURNS.get(jpeg_orientation(data) if is_jpeg else _told_orientation(image))
+        turn = TURNS.get(jpeg_header(data).orientation if is_jpeg else _told_orientation(image))
         return np.array(_as_rgb(image if turn is None else image.transpose(turn)))
 
 

@@ -1,4 +1,4 @@
-"""The orientation in a JPEG's EXIF: read by hand, since Pillow warns of every broken EXIF."""
+"""The orientation in EXIF: read by hand, since Pillow warns of every broken EXIF."""
 
 import struct
 from typing import Final
@@ -7,30 +7,18 @@ UPRIGHT: Final = 1
 EXIF_MARK: Final = b"Exif\x00\x00"
 ORIENTATION_TAG: Final = 0x0112
 SHORT: Final = 3  # the type of its value
-START_OF_SCAN, APP1 = 0xDA, 0xE1
 
 
-def jpeg_orientation(data: bytes) -> int:
-    """Give the EXIF orientation, 1 to 8; 1 (upright) when there is none that can be read."""
+def tiff_orientation(tiff: bytes) -> int:
+    """Give the orientation, 1 to 8, in a TIFF structure; 1 (upright) when none can be read."""
     try:
-        return _of_tiff(_exif(data))
-    except (struct.error, IndexError):
+        return _told_by(tiff)
+    except struct.error:
         return UPRIGHT
 
 
-def _exif(data: bytes) -> bytes:
-    """The TIFF structure in the first APP1 segment that holds one."""
-    place = 2
-    while data[place] == 0xFF and data[place + 1] != START_OF_SCAN:
-        (num_bytes,) = struct.unpack_from(">H", data, place + 2)
-        if data[place + 1] == APP1 and data.startswith(EXIF_MARK, place + 4):
-            return data[place + 4 + len(EXIF_MARK) : place + 2 + num_bytes]
-        place += 2 + num_bytes
-    return b""
-
-
-def _of_tiff(tiff: bytes) -> int:
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2], "<")
+def _told_by(tiff: bytes) -> int:
+    order = ">" if tiff[:2] == b"MM" else "<"
     (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
     (num_entries,) = struct.unpack_from(f"{order}H", tiff, directory)
     for entry in range(directory + 2, directory + 2 + 12 * num_entries, 12):

@@ -2,13 +2,11 @@
 
 from typing import Final
 
-START_OF_SCAN: Final = 0xDA
-BASELINE: Final = (0xC0, 0xC1)  # frames whose rows come from top to bottom, in one pass
 # A row of pixels may need the colour of the next one below, and colour has a row per four at least.
 COLOUR_ROWS: Final = 4
 
 
-def cut_below(data: bytes, num_rows: int) -> bytes | bytearray:
+def cut_below(data: bytes, height_at: int | None, num_rows: int) -> bytes | bytearray:
     """Make the header of a JPEG claim so few rows that a decoder stops after them.
 
     Entropy coding gives no way into the middle of a scan, but nothing forces a decoder to go on to
@@ -19,23 +17,9 @@ def cut_below(data: bytes, num_rows: int) -> bytes | bytearray:
     Returns:
         `data` itself where nothing can be saved: progressive, or hardly more rows than these.
     """
-    height_at = _height_at(data)
     claimed = num_rows + COLOUR_ROWS
     if height_at is None or claimed >= int.from_bytes(data[height_at : height_at + 2]):
         return data
     shortened = bytearray(data)
     shortened[height_at : height_at + 2] = claimed.to_bytes(2)
     return shortened
-
-
-def _height_at(data: bytes) -> int | None:
-    """Offset of the height in a baseline JPEG's frame header."""
-    place = 2
-    while place + 7 <= len(data) and data[place] == 0xFF:
-        marker = data[place + 1]
-        if marker in BASELINE:
-            return place + 5
-        if marker == START_OF_SCAN:
-            return None
-        place += 2 + int.from_bytes(data[place + 2 : place + 4])
-    return None

@@ -1,22 +1,27 @@
 """From staged tars to augmented training mini-batches."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from data.augmentation import Draws, Region, crop_region, draw, rescaled
+from data.augmentation import Draws, Region, crop_region, cut_out, draw, rescale
 from data.config import InputConfig
 from data.decode import FULL_SCALE, RgbImage, decode_rgb, smallest_scale
 from data.image_cache import ImageCache
 from data.manifest import read_manifest
 from data.staged_tar import StagedTar, opened_tar
+
+# A part with more decoded pixels than this per pixel of the crop, either way, is rescaled at once:
+# a PNG has no smaller scale to decode at, and a mini-batch of such parts would fill the memory.
+KEPT_STEP: Final = 2.0
 
 ForEach = Callable[[Callable[[int], None], Iterable[int]], Iterable[None]]
 
@@ -28,6 +33,54 @@ class _OpenTar(NamedTuple):
     staged: StagedTar
     file: IO[bytes]
     draws: Draws
+
+
+class _Cut(NamedTuple):
+    """Where a sample's crop lies in its image."""
+
+    position: int
+    eighths: int  # the scale to decode at
+    region: Region
+
+
+class _Part(NamedTuple):
+    """What a crop shows, as decoded."""
+
+    pixels: RgbImage
+    step: float  # decoded pixels per pixel of the crop
+
+
+class _Scratch(threading.local):
+    """Room for one crop, in each thread its own: used again and again, it stays in the caches."""
+
+    def __init__(self, size: int) -> None:
+        self.crop = torch.empty((size, size, 3), dtype=torch.uint8)
+        self.room = self.crop.permute(2, 0, 1)[None]  # the same, as the rescaling fills it
+
+
+class _Canvas:
+    """The mini-batch that is being filled."""
+
+    def __init__(
+        self,
+        draws: Draws,
+        positions: npt.NDArray[np.int64],
+        mean_rgb: npt.NDArray[np.float32],
+        size: int,
+    ) -> None:
+        pixels = torch.empty((len(positions), size, size, 3))
+        self.images = pixels.permute(0, 3, 1, 2)
+        self._flips = draws.flips[positions].tolist()
+        # A row at a time is faster. All that can be made at once is: a call costs a microsecond.
+        self._rows = pixels.view(-1, size, 3 * size).unbind()
+        offsets = torch.from_numpy(draws.shifts[positions] - mean_rgb)
+        self._offsets = offsets.repeat(1, size).unbind()
+
+    def paint(self, place: int, crop: Tensor) -> None:
+        """Put a crop, uint8 (size, size, 3), where it belongs: flipped, shifted, less the mean."""
+        shown = crop.flip(1) if self._flips[place] else crop
+        row = self._rows[place]
+        row.copy_(shown.view(row.shape)).add_(self._offsets[place])
 
 
 class TrainingReader:
@@ -44,6 +97,7 @@ class TrainingReader:
         self._input = input
         self._seed = seed
         self._cache = ImageCache(input.cache_bytes)
+        self._scratch = _Scratch(input.crop_size)
 
     @property
     def tar_sizes(self) -> tuple[int, ...]:
@@ -90,32 +144,45 @@ class TrainingReader:
                 yield images, torch.from_numpy(staged.labels[positions])
 
     def _images(self, tar: _OpenTar, positions: npt.NDArray[np.int64], for_each: ForEach) -> Tensor:
-        size = self._input.crop_size
-        images = torch.empty((len(positions), size, 3 * size))
-        offsets = torch.from_numpy(tar.draws.shifts[positions] - self._mean_rgb)  # (N, 3)
-        offsets_of_row = offsets.repeat(1, size)  # (N, 3 size): a row at a time is faster
+        """Decode all of a mini-batch, then rescale all of it.
 
-        def fill(place: int) -> None:
-            pixels = self._augmented(tar, int(positions[place]))
-            images[place].copy_(pixels.view(size, 3 * size)).add_(offsets_of_row[place])
+        A decoding leaves little else in the caches, neither data nor code, and what follows it is
+        slow. So that is only what keeps memory small.
+        """
+        cuts = [self._cut(tar, position) for position in positions.tolist()]
+        canvas = _Canvas(tar.draws, positions, self._mean_rgb, self._input.crop_size)
+        parts: dict[int, _Part] = {}
 
-        for _ in for_each(fill, range(len(positions))):
+        def decode(place: int) -> None:
+            parts[place] = self._part(tar, cuts[place])
+            if parts[place].step > KEPT_STEP:
+                finish(place)
+
+        def finish(place: int) -> None:
+            pixels, step = parts.pop(place)
+            rescale(pixels, step, self._scratch.room)
+            canvas.paint(place, self._scratch.crop)
+
+        for _ in for_each(decode, range(len(cuts))):
             pass
-        return images.view(-1, size, size, 3).permute(0, 3, 1, 2)
+        for _ in for_each(finish, list(parts)):
+            pass
+        return canvas.images
 
-    def _augmented(self, tar: _OpenTar, position: int) -> Tensor:
-        """Rescale, crop and flip one image: uint8 (crop_size, crop_size, 3)."""
+    def _cut(self, tar: _OpenTar, position: int) -> _Cut:
         width, height = tar.staged.sizes[position].tolist()
         side = int(tar.draws.sides[position])
         eighths = FULL_SCALE
         if tar.staged.is_jpeg[position]:
             eighths = smallest_scale(min(width, height), side)
-        region = self._region(tar, position, eighths)
+        return _Cut(position, eighths, self._region(tar, position, eighths))
+
+    def _part(self, tar: _OpenTar, cut: _Cut) -> _Part:
+        position, eighths, region = cut
         image = self._decoded(tar, position, eighths, region.bottom)
-        if eighths != FULL_SCALE and image.shape[1] == width:  # some JPEGs are never scaled
-            region = self._region(tar, position, FULL_SCALE)
-        crop = rescaled(image, region, self._input.crop_size)
-        return crop.flip(1) if tar.draws.flips[position] else crop
+        if eighths != FULL_SCALE and image.shape[1] == tar.staged.sizes[position, 0]:
+            region = self._region(tar, position, FULL_SCALE)  # some JPEGs are never scaled
+        return _Part(cut_out(image, region), region.step)
 
     def _region(self, tar: _OpenTar, position: int, eighths: int) -> Region:
         width, height = tar.staged.sizes[position].tolist()

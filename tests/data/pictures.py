@@ -5,7 +5,10 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+
+from data.augmentation import cut_out, rescale
 
 
 def picture(seed, width=20, height=16):
@@ -13,6 +16,13 @@ def picture(seed, width=20, height=16):
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
     return coarse.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def crop_of(image, region, crop_size):
+    """What the region becomes: (crop_size, crop_size, 3)."""
+    crop = torch.empty((crop_size, crop_size, 3), dtype=torch.uint8)
+    rescale(cut_out(image, region), region.step, crop.permute(2, 0, 1)[None])
+    return crop.numpy()
 
 
 def encoded(image, kind="JPEG", **options):

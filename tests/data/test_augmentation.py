@@ -13,11 +13,10 @@ from data.augmentation import (
     colour_shifts,
     crop_region,
     draw,
-    rescaled,
 )
 from data.config import InputConfig
 from data.decode import decode_rgb
-from tests.data.pictures import encoded, picture
+from tests.data.pictures import crop_of, encoded, picture
 
 CONFIG = InputConfig(side_min=28, side_max=36, crop_size=28)
 
@@ -39,7 +38,7 @@ def literal_crop(image, region, crop_size):
 def test_a_crop_is_what_pillow_makes_of_the_same_box(size, side, corner):
     image = picture(1, *size)
     region = crop_region(size, 1.0, side, 28, np.array(corner))
-    ours = rescaled(np.array(image), region, 28).numpy()
+    ours = crop_of(np.array(image), region, 28)
     assert ours.shape == (28, 28, 3)
     difference = np.abs(ours.astype(int) - literal_crop(image, region, 28))
     inner = difference[2:-2, 2:-2]  # at its edge Pillow looks beyond the box
@@ -74,9 +73,7 @@ def test_a_crop_of_a_reduced_decoding_shows_the_same_part(eighths):
         region = crop_region(image.size, eighths / 8, 64, 56, np.array(corner))
         per_pixel = 8 // eighths
         same = Region(*(per_pixel * length for length in region))
-        difference = rescaled(reduced, region, 56).numpy().astype(int) - literal_crop(
-            image, same, 56
-        )
+        difference = crop_of(reduced, region, 56).astype(int) - literal_crop(image, same, 56)
         assert np.abs(difference).mean() < 2
 
 

@@ -5,7 +5,7 @@ import random
 import pytest
 from PIL import Image
 
-from data.exif import jpeg_orientation
+from data.jpeg_header import jpeg_header
 from tests.data.pictures import encoded, picture
 
 
@@ -15,14 +15,14 @@ def test_the_orientation_is_found_among_other_tags(orientation, endian):
     exif = Image.Exif()
     exif.endian = endian
     exif[0x010F], exif[0x0112], exif[0x0131] = "Maker", orientation, "Software"
-    assert jpeg_orientation(encoded(picture(0), exif=exif)) == orientation
+    assert jpeg_header(encoded(picture(0), exif=exif)).orientation == orientation
 
 
 def test_without_exif_or_with_an_unknown_value_an_image_is_upright():
     exif = Image.Exif()
     exif[0x0112] = 9
-    assert jpeg_orientation(encoded(picture(0))) == 1
-    assert jpeg_orientation(encoded(picture(0), exif=exif)) == 1
+    assert jpeg_header(encoded(picture(0))).orientation == 1
+    assert jpeg_header(encoded(picture(0), exif=exif)).orientation == 1
 
 
 def test_no_damage_makes_it_fail():
@@ -33,4 +33,4 @@ def test_no_damage_makes_it_fail():
     for _ in range(2000):
         broken = bytearray(data[: rng.randrange(2, 120)])
         broken[rng.randrange(len(broken))] = rng.randrange(256)
-        assert 1 <= jpeg_orientation(bytes(broken)) <= 8
+        assert 1 <= jpeg_header(bytes(broken)).orientation <= 8

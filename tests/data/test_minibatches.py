@@ -1,18 +1,20 @@
 """Mini-batches: each sample once per epoch, the same bits whoever reads, VGG's arithmetic."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from data.augmentation import crop_region, draw, rescaled
+from data.augmentation import crop_region, draw
 from data.config import InputConfig
 from data.decode import decode_rgb
 from data.manifest import read_manifest
 from data.minibatches import TrainingReader
 from data.staged_tar import open_tar
 from data.staging import stage
-from tests.data.pictures import encoded, write_tree
+from tests.data.pictures import crop_of, encoded, write_tree
 from tests.data.staged import config_of
 
 JITTER = {"side_min": 16, "side_max": 24, "crop_size": 16}
@@ -108,7 +110,7 @@ def test_images_equal_the_literal_computation_sample_by_sample(pets):
                 image = decode_rgb(staged.image(file, position), 10**6)
                 side, corner = int(draws.sides[position]), draws.corners[position]
                 region = crop_region((20, 16), 1.0, side, 16, corner)
-                pixels = rescaled(image, region, 16).numpy()
+                pixels = crop_of(image, region, 16)
                 if draws.flips[position]:
                     pixels = np.fliplr(pixels)
                 expected = pixels - np.array(manifest.mean_rgb) + draws.shifts[position]
@@ -161,6 +163,25 @@ def test_the_mean_is_subtracted(pets):
     images = torch.cat([images for epoch in range(3) for images, _ in epoch_of(exact, epoch)])
     assert images.mean(dim=(0, 2, 3)).abs().max() < 5
     assert images.std() > 30  # the 0..255 scale
+
+
+def test_a_minibatch_of_large_images_needs_the_memory_of_few(tmp_path):
+    """PNGs are decoded whole, whatever the crop."""
+    images = {
+        f"{split}/{'ab'[i % 2]}/{i}.png": encoded(Image.new("RGB", (600, 600), (i, 0, 0)), "PNG")
+        for split in ("train", "test")
+        for i in range(12)
+    }
+    folder = stage(config_of(write_tree(tmp_path / "tree", images)), tmp_path).folder
+    one = reader(folder, cache_bytes=0, colour_shift_std=0.0)
+    tracemalloc.start()
+    try:
+        minibatches = epoch_of(one, 0, size=12)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 4 * 600 * 600 * 3
+    assert sorted(numbers(folder, minibatches)) == list(range(12))
 
 
 def test_an_empty_range_gives_nothing(pets):
