@@ -11,18 +11,8 @@ import torch
 from torch import Tensor
 
 from engine.config import TlsConfig
-from engine.frames import (
-    DamagedFrameError,
-    Message,
-    ProtocolError,
-    accepted,
-    is_token,
-    listen,
-    receive,
-    receive_greeting,
-    send,
-    shut,
-)
+from engine.connections import accepted, is_token, listen, receive_greeting, shut
+from engine.frames import DamagedFrameError, Message, ProtocolError, receive, send
 from engine.gate import Gate
 from engine.outgoing import Outgoing
 from engine.push_log import LogFailedError, PushLog

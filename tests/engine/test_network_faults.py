@@ -14,8 +14,9 @@ import torch
 
 from engine import endpoint, training
 from engine.config import ClusterConfig, DownpourConfig
+from engine.connections import connect
 from engine.endpoint import ShardEndpoint
-from engine.frames import connect, receive, send
+from engine.frames import receive, send
 from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES
 from tests.engine.proxy import Proxy
 from tests.engine.rows import Listener, Meddler, Row, When

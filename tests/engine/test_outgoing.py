@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from engine.frames import BLOCK, PeerGoneError, as_bytes, connect, receive, send
+from engine.connections import connect
+from engine.frames import BLOCK, PeerGoneError, as_bytes, receive, send
 from engine.outgoing import Outgoing
 from engine.shard import FencedShardError
 from tests.engine.serving import Serving, serving
