@@ -159,7 +159,7 @@ class ShardEndpoint:
                 session = self._greet(sock)
                 try:
                     while True:
-                        session.answer(receive(sock, session.inbox))
+                        session.answer(receive(sock, session.inbox, session.arrived))
                 except DamagedFrameError as error:
                     log.warning("shard=%d replica=%d: %s", self.index, session.replica, error)
                     raise

@@ -12,6 +12,7 @@ through damaged (Stone & Partridge 2000).
 import json
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any
 
 from isal.isal_zlib import crc32
@@ -20,8 +21,10 @@ from torch import Tensor
 _HEAD = struct.Struct("<4sIQI")
 _CHECK = struct.Struct("<I")
 _MAGIC = b"VDF2"
-#: Bytes that are checked and sent, or received and checked, at a time: they stay in the cache.
+#: Bytes that are checked and sent at a time: they stay in the cache.
 BLOCK = 1 << 17
+#: Bytes that are received and checked at a time, for which a receiver is woken once.
+LOT = 1 << 18
 #: Longest message in bytes; addresses, numbers and progress tables are far below it.
 MAX_MESSAGE = 1 << 20
 
@@ -68,8 +71,16 @@ def send_check(sock: socket.socket, check: int) -> None:
     sock.sendall(_CHECK.pack(check))
 
 
-def receive(sock: socket.socket, into: memoryview | None = None) -> Message:
+def receive(
+    sock: socket.socket,
+    into: memoryview | None = None,
+    arrived: Callable[[int], object] | None = None,
+) -> Message:
     """Receive one frame; its payload, if any, must fit `into` exactly.
+
+    Args:
+        arrived: called as the payload comes, with the number of its bytes that lie in `into`, from
+            0 on: the newest are in the cache. Their CRC has not been compared yet.
 
     Raises:
         PeerGoneError: closed by the peer.
@@ -84,7 +95,7 @@ def receive(sock: socket.socket, into: memoryview | None = None) -> Message:
     _receive_exactly(sock, memoryview(body))
     _require(crc32(body) == message_check, "message", message_length)
     if payload_length and into is not None:
-        check = _receive_exactly(sock, into)
+        check = _receive_payload(sock, into, arrived)
         end = bytearray(_CHECK.size)
         _receive_exactly(sock, memoryview(end))
         _require(_CHECK.unpack(end) == (check,), "payload", payload_length)
@@ -122,13 +133,44 @@ def as_bytes(tensor: Tensor) -> memoryview:
     return memoryview(array).cast("B")
 
 
-def _receive_exactly(sock: socket.socket, into: memoryview) -> int:
-    """Fill `into`; return the CRC of what came."""
+def _receive_payload(
+    sock: socket.socket, into: memoryview, arrived: Callable[[int], object] | None
+) -> int:
+    """Fill `into`; return the CRC of what came.
+
+    To wake a receiver costs the sender's core more than to send a packet, so it happens once a lot.
+    A receiver that has taken a part of its lot is woken by another whole one only: towards the end
+    less than that may be owed, and any packet must do.
+    """
     received = check = 0
+    if arrived:
+        arrived(0)
+    last_patient = len(into) - 2 * LOT
+    if received <= last_patient:
+        _wake_at(sock, LOT)
     while received < len(into):
-        count = sock.recv_into(into[received : received + BLOCK])
-        if not count:
-            raise PeerGoneError("the peer closed the connection")
+        count = _receive_some(sock, into[received : received + LOT])
         check = crc32(into[received : received + count], check)
+        if received <= last_patient < received + count:
+            _wake_at(sock, 1)
         received += count
+        if arrived:
+            arrived(received)
     return check
+
+
+def _wake_at(sock: socket.socket, num_bytes: int) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, num_bytes)
+
+
+def _receive_exactly(sock: socket.socket, into: memoryview) -> None:
+    received = 0
+    while received < len(into):
+        received += _receive_some(sock, into[received:])
+
+
+def _receive_some(sock: socket.socket, into: memoryview) -> int:
+    count = sock.recv_into(into)
+    if not count:
+        raise PeerGoneError("the peer closed the connection")
+    return count

@@ -12,6 +12,7 @@ from engine.frames import Message, ProtocolError, send
 from engine.ledger import Progress
 from engine.outgoing import Outgoing
 from engine.shard import Push, PushRefusedError
+from engine.squares import Squares
 from engine.state import Location
 from engine.tls import TlsSocket
 
@@ -72,6 +73,14 @@ class Session:
     def gradient(self, message: Message) -> tuple[Tensor, Location]:
         raise NotImplementedError
 
+    def arrived(self, num_bytes: int) -> None:
+        """So much of a request's payload lies in the inbox by now."""
+
+    @property
+    def squares(self) -> float | None:
+        """The sum of the squares of the gradient that arrived last; None: nobody formed it."""
+        return None
+
     def close(self) -> None:
         """Release what the session holds."""
 
@@ -105,7 +114,8 @@ class Session:
     def _applied(self, push: Push, grad: Tensor, location: Location) -> Message:
         self.endpoint.preserve()
         try:
-            return {"op": "applied", **self.endpoint.shard.push(push, grad, location)._asdict()}
+            applied = self.endpoint.shard.push(push, grad, location, self.squares)
+            return {"op": "applied", **applied._asdict()}
         except PushRefusedError as error:
             return {"op": "refused", "error": type(error).__name__, "message": str(error)}
 
@@ -137,6 +147,7 @@ class SocketSession(Session):
         self._map = memory.create(self._path, place.count * place.dtype.itemsize)
         self.inbox = memoryview(self._map)
         self._grad = torch.frombuffer(self._map, dtype=place.dtype, count=place.count)
+        self._squares = Squares(self._grad)
         self._outgoing = Outgoing(place.count, place.dtype)
 
     def take_values(self, message: Message) -> int:
@@ -153,6 +164,13 @@ class SocketSession(Session):
 
     def gradient(self, message: Message) -> tuple[Tensor, Location]:
         return self._grad, Location(str(self._path), 0)
+
+    def arrived(self, num_bytes: int) -> None:
+        self._squares.advance(num_bytes)
+
+    @property
+    def squares(self) -> float | None:
+        return self._squares.total
 
     def close(self) -> None:
         self._path.unlink(missing_ok=True)

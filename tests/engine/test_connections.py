@@ -28,6 +28,47 @@ def test_both_ends_notice_within_seconds_that_the_other_ones_host_is_gone():
         far.close()
 
 
+def test_the_queue_to_a_near_peer_is_short_and_to_a_far_one_the_kernels(monkeypatch):
+    with listen("127.0.0.1") as server:
+        lengths = []
+        for near_us in (10**6, 0):
+            monkeypatch.setattr(connections, "_NEAR_US", near_us)
+            with connect(server.getsockname(), 5.0) as sock, next(accepted(server)) as far:
+                lengths += [s.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) for s in (sock, far)]
+    # Linux doubles what is set, unless net.core.wmem_max is less.
+    assert all(0 < length <= 2 * connections._QUEUE for length in lengths[:2])
+    assert all(length > 2 * connections._QUEUE for length in lengths[2:])
+
+
+def test_a_round_trip_is_that_of_the_kernel():
+    with listen("127.0.0.1") as server, connect(server.getsockname(), 5.0) as sock:
+        assert 0 < connections._round_trip_us(sock) < 10**6
+
+
+def test_a_host_of_ipv6_alone_is_served_and_reached():
+    with listen("::1") as server:
+        assert server.family == socket.AF_INET6
+        with connect(server.getsockname()[:2], 5.0) as sock, next(accepted(server)) as far:
+            send(sock, {"op": "hello", "token": "token"})
+            assert receive_greeting(far, "token")["op"] == "hello"
+
+
+def test_a_name_with_both_kinds_of_address_is_served_by_ipv4(monkeypatch):
+    both = [
+        (family, socket.SOCK_STREAM, 6, "", (address, 0))
+        for family, address in ((socket.AF_INET6, "::1"), (socket.AF_INET, "127.0.0.1"))
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
+    with listen("both") as server:
+        assert server.getsockname()[0] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1", "2001:db8::1"])
+def test_a_host_that_is_not_this_one_is_named_in_the_error(host):
+    with pytest.raises(OSError, match=f"cannot listen on cluster.host={host}: .+"):
+        listen(host)
+
+
 def test_nobody_listening_is_an_error_at_once():
     with listen("127.0.0.1") as server:
         address = server.getsockname()

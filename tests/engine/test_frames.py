@@ -14,8 +14,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.connections import accepted, connect, listen, shut
 from engine.frames import (
     BLOCK,
+    LOT,
     MAX_MESSAGE,
     DamagedFrameError,
     PeerGoneError,
@@ -170,6 +172,46 @@ def test_a_peer_that_hangs_up_in_the_middle_is_gone():
         with near:
             caught = refused((near, far), whole[:cut], memoryview(bytearray(3)))
         assert caught.type is PeerGoneError
+
+
+def widen_window(near: socket.socket, far: socket.socket) -> None:
+    """Have the kernel learn that `far` reads fast: a full window would wake it, too."""
+    payload = bytes(64 * LOT)
+    thread = threading.Thread(target=near.sendall, args=(frame(b'{"op":"x"}', payload),))
+    thread.start()
+    receive(far, memoryview(bytearray(payload)))
+    thread.join()
+
+
+@pytest.mark.parametrize("num_lots", [1.1, 1.9, 2.0, 2.1, 3.5])
+def test_a_receiver_that_waits_for_many_bytes_gets_the_last_ones_too(num_lots):
+    """With a part taken already, a wait for a whole lot would never end."""
+    payload, early = os.urandom(int(num_lots * LOT)), LOT // 6
+    whole = frame(b'{"op":"x"}', payload)
+    into, counts = memoryview(bytearray(len(payload))), []
+    with listen("127.0.0.1") as server:
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1448)  # as between two hosts
+        near = connect(server.getsockname(), 5.0)
+        far = next(accepted(server))
+        widen_window(near, far)
+        near.sendall(whole[:early])
+        while len(far.recv(early, socket.MSG_PEEK)) < early:
+            pass
+        late = threading.Timer(0.1, near.sendall, (whole[early:],))
+        watchdog = threading.Timer(10.0, shut, (far,))
+        for timer in (late, watchdog):
+            timer.start()
+        with near, far:
+            assert receive(far, into, counts.append) == {"op": "x"}
+            late.join()
+            assert watchdog.is_alive()  # else it was woken by the end of the connection
+            watchdog.cancel()
+            watchdog.join()
+            assert far.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1
+    assert bytes(into) == payload
+    assert counts[0] == 0
+    assert counts[-1] == len(payload)
+    assert counts == sorted(set(counts))
 
 
 def test_any_flipped_bit_of_a_frame_is_noticed():

@@ -79,6 +79,9 @@ class _Rejoined:
         del self._first[:count]
         return count
 
+    def setsockopt(self, *option: int) -> None:
+        self._sock.setsockopt(*option)
+
 
 def test_a_push_does_not_wait_for_a_replica_that_does_not_read(tmp_path):
     with serving(tmp_path, size=SIZE, num_shards=1, same_host=False) as link:
