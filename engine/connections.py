@@ -5,7 +5,6 @@ import logging
 import secrets
 import socket
 import ssl
-import struct
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,17 +13,11 @@ from engine.config import TlsConfig
 from engine.frames import Message, ProtocolError, receive
 from engine.tls import TlsError, TlsSocket, UntrustedPeerError, client_context
 
-#: `struct tcp_info` of linux/tcp.h up to tcpi_rtt, its 16th 32-bit field.
-_TCP_INFO = struct.Struct("=8B16I")
 #: A stranger that connects and says nothing costs a thread and a descriptor for so long.
 GREETING_S = 10.0
 #: A peer from which no packet comes for so long is gone; whoever waits for it connects again.
 GONE_S = 10
 _ACCEPT_AGAIN_S = 0.1
-#: Bytes between sender and receiver that stay in the cache, as 4 MiB, Linux's limit, do not. Linux
-#: doubles it for its own needs. It fills 20 Gbit/s to a peer so near, but not a longer way.
-_QUEUE = 1 << 18
-_NEAR_US = 200
 _PASSING = {
     errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED, errno.EINTR,
 }  # fmt: skip
@@ -72,14 +65,6 @@ def _prepare(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, GONE_S // 2)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_S * 1000)
-    if _round_trip_us(sock) < _NEAR_US:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _QUEUE)
-
-
-def _round_trip_us(sock: socket.socket) -> int:
-    """As the kernel measured it when the connection was made."""
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-    return int(_TCP_INFO.unpack(info)[-1])
 
 
 def accepted(
