@@ -148,6 +148,15 @@ def test_one_megabit_a_second_fires_no_timeout_though_an_exchange_takes_longer_t
     assert all(len(proxy.passed) > 4 * num_values for proxy in network.proxies.values())
 
 
+def test_a_run_needs_no_ipv4(tmp_path):
+    with threaded_run(tmp_path, SHORT, Listener(), host="::1") as run:
+        assert run.server.address[0] == "::1"
+        run.start_all()
+        final = run.drive()
+    assert final is not None
+    assert final.num_counted == 2 * NUM_SAMPLES
+
+
 @pytest.fixture
 def link(tmp_path):
     """Two shards on another host."""
