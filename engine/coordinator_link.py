@@ -7,7 +7,8 @@ from types import MappingProxyType
 from typing import Any
 
 from engine.config import TlsConfig
-from engine.frames import Message, connect, receive, send, shut
+from engine.connections import connect, shut
+from engine.frames import Message, receive, send
 from engine.link import CONNECT_TIMEOUT_S
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from engine.config import TlsConfig
-from engine.frames import Message, accepted, listen, receive, receive_greeting, send, shut
+from engine.connections import accepted, listen, receive_greeting, shut
+from engine.frames import Message, receive, send
 from engine.tls import server_context
 
 

@@ -1,38 +1,25 @@
 """Serves one parameter shard to replicas over sockets: a thread for each connection."""
 
 import logging
-import secrets
 import socket
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from engine import memory
 from engine.config import TlsConfig
-from engine.frames import (
-    DamagedFrameError,
-    Message,
-    ProtocolError,
-    accepted,
-    is_token,
-    listen,
-    receive,
-    receive_greeting,
-    send,
-    shut,
-)
+from engine.connections import accepted, is_token, listen, receive_greeting, shut
+from engine.frames import DamagedFrameError, Message, ProtocolError, receive, send
 from engine.gate import Gate
-from engine.ledger import Progress
 from engine.outgoing import Outgoing
 from engine.push_log import LogFailedError, PushLog
 from engine.segment import Segment
-from engine.shard import FencedShardError, ParameterShard, Push, PushRefusedError
-from engine.state import Location
-from engine.tls import TlsSocket, server_context
+from engine.shard import FencedShardError, ParameterShard
+from engine.shard_session import Session, SharedSession, SocketSession
+from engine.tls import server_context
 
 log = logging.getLogger(__name__)
 #: A session that hangs in something else than its socket is not waited for.
@@ -92,9 +79,9 @@ class ShardEndpoint:
         self.log = log
         self.gate = Gate(self.lock, shard.sequences(), log.has_room if log else None)
         self._vectors = vectors
-        self._place = place
+        self.place = place
         self._token = token
-        self._folder = folder
+        self.folder = folder
         self._context = server_context(tls) if tls else None
         self._listener = listen(host)
         self._connections: set[socket.socket] = set()
@@ -172,7 +159,7 @@ class ShardEndpoint:
                 session = self._greet(sock)
                 try:
                     while True:
-                        session.answer(receive(sock, session.inbox))
+                        session.answer(receive(sock, session.inbox, session.arrived))
                 except DamagedFrameError as error:
                     log.warning("shard=%d replica=%d: %s", self.index, session.replica, error)
                     raise
@@ -185,20 +172,18 @@ class ShardEndpoint:
         finally:
             self._connections.discard(sock)
 
-    def _greet(self, sock: socket.socket) -> "_Session":
+    def _greet(self, sock: socket.socket) -> Session:
         hello = receive_greeting(sock, self._token)
-        if hello["op"] != "hello" or hello.get("size") != self._place.size:
-            message = (
-                f"replica has {hello.get('size')} parameters, shard expects {self._place.size}"
-            )
+        if hello["op"] != "hello" or hello.get("size") != self.place.size:
+            message = f"replica has {hello.get('size')} parameters, shard expects {self.place.size}"
             send(sock, {"op": "refused", "error": "LayoutMismatch", "message": message})
             raise ProtocolError(message)
         if (wanted := hello.get("shard", self.index)) != self.index:
             message = f"replica wants shard {wanted}, this is shard {self.index}"
             send(sock, {"op": "refused", "error": "WrongShard", "message": message})
             raise ProtocolError(message)
-        segment = _share(hello, self._place)
-        session_type = _SharedSession if segment else _SocketSession
+        segment = _share(hello, self.place)
+        session_type = SharedSession if segment else SocketSession
         session = session_type(self, sock, hello, segment)
         send(sock, {"op": "welcome", "shared": segment is not None, "version": self.shard.version})
         return session
@@ -211,142 +196,3 @@ def _share(hello: Message, place: Place) -> Segment | None:
     except (OSError, ValueError):
         return None
     return segment if is_token(hello.get("nonce"), segment.nonce) else None
-
-
-class _Session:
-    """One replica's connection, after its hello."""
-
-    inbox: memoryview | None = None
-
-    def __init__(
-        self, endpoint: ShardEndpoint, sock: socket.socket, hello: Message, segment: Any
-    ) -> None:
-        self.endpoint = endpoint
-        self.place = endpoint._place
-        self.sock = sock
-        self.replica, self.incarnation = int(hello["replica"]), int(hello["incarnation"])
-        self.segment = segment
-
-    def answer(self, message: Message) -> None:
-        match message["op"]:
-            case "ping":
-                send(self.sock, {"op": "pong"})
-            case "fetch":
-                self.fetch(message)
-            case "push":
-                self.push(message)
-            case "stage":
-                self.stage(message)
-            case op:
-                raise ProtocolError(f"unknown request {op!r}")
-
-    def stage(self, message: Message) -> None:
-        """Keep a gradient slot that this host cannot map; where it can, nothing is sent."""
-        grad, _ = self.gradient(message)
-        with self.endpoint.lock:
-            self.endpoint.named_vectors.stage(str(message["name"]), grad)
-        send(self.sock, {"op": "staged"})
-
-    def fetch(self, message: Message) -> None:
-        with self.endpoint.lock:
-            version = self.take_values(message)
-        self.send_with_values({"op": "fetched", "version": version})
-
-    def take_values(self, message: Message) -> int:
-        """Fix the slice as it is now, for `send_with_values`, and return its version.
-
-        The caller holds the shard's lock.
-        """
-        raise NotImplementedError
-
-    def send_with_values(self, reply: Message) -> None:
-        """Send a reply to a request that `take_values` was called for."""
-        send(self.sock, reply)
-
-    def gradient(self, message: Message) -> tuple[Tensor, Location]:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Release what the session holds."""
-
-    def push(self, message: Message) -> None:
-        push = Push(
-            self.replica,
-            self.incarnation,
-            int(message["sequence"]),
-            int(message["fetched_version"]),
-            Progress(*map(int, message["progress"])),
-            float(message["scale"]),
-        )
-        grad, location = self.gradient(message)
-        fetches = "buffer" in message
-        with self.endpoint.lock:
-            self.endpoint.gate.pass_through(push[:2], push.sequence)
-            reply = self._applied(push, grad, location)
-            self.endpoint.gate.handled(push[:2], push.sequence)
-            if fetches:
-                reply["fetched_version"] = self.take_values(message)
-            end = self.endpoint.log.written if self.endpoint.log else 0
-        deferred = self.endpoint.log is not None and reply["op"] != "refused"
-        if fetches:  # compute goes on with them while the disk is busy
-            self.send_with_values({**reply, "durable": False} if deferred else reply)
-            reply = {"op": "durable"}
-        if self.endpoint.log and deferred:
-            self.endpoint.log.wait(end)
-        if deferred or not fetches:
-            send(self.sock, reply)
-
-    def _applied(self, push: Push, grad: Tensor, location: Location) -> Message:
-        self.endpoint.preserve()
-        try:
-            return {"op": "applied", **self.endpoint.shard.push(push, grad, location)._asdict()}
-        except PushRefusedError as error:
-            return {"op": "refused", "error": type(error).__name__, "message": str(error)}
-
-
-class _SharedSession(_Session):
-    """Same host: vectors lie in the replica's memory file, only messages use the socket."""
-
-    def take_values(self, message: Message) -> int:
-        target = self.segment.parameters[int(message["buffer"])]
-        first, count = self.place.first, self.place.count
-        return self.endpoint.copy(message, target[first : first + count])
-
-    def gradient(self, message: Message) -> tuple[Tensor, Location]:
-        slot, first, count = int(message["slot"]), self.place.first, self.place.count
-        grad = self.segment.gradients[slot][first : first + count]
-        return grad, self.segment.location(slot, first)
-
-
-class _SocketSession(_Session):
-    """Another host: vectors follow the messages, into and out of memory kept for them."""
-
-    def __init__(
-        self, endpoint: ShardEndpoint, sock: socket.socket, hello: Message, segment: Any
-    ) -> None:
-        super().__init__(endpoint, sock, hello, segment)
-        # The gradient lands in a memory file, so that a successor can finish its application.
-        self._path = endpoint._folder / f"inbox-{endpoint.index:02d}-{secrets.token_hex(8)}"
-        place = self.place
-        self._map = memory.create(self._path, place.count * place.dtype.itemsize)
-        self.inbox = memoryview(self._map)
-        self._grad = torch.frombuffer(self._map, dtype=place.dtype, count=place.count)
-        self._outgoing = Outgoing(place.count, place.dtype)
-
-    def take_values(self, message: Message) -> int:
-        # Nobody tells when a named vector changes, and TLS takes no piece without waiting.
-        if "vector" in message or isinstance(self.sock, TlsSocket):
-            return self.endpoint.copy(message, self._outgoing.copied())
-        return self.endpoint.lend(self._outgoing)
-
-    def send_with_values(self, reply: Message) -> None:
-        try:
-            self._outgoing.send(self.sock, reply, self.endpoint.shard.look)
-        finally:
-            self.endpoint.unlend(self._outgoing)
-
-    def gradient(self, message: Message) -> tuple[Tensor, Location]:
-        return self._grad, Location(str(self._path), 0)
-
-    def close(self) -> None:
-        self._path.unlink(missing_ok=True)

@@ -9,38 +9,22 @@ is sent again over the next one: TCP's own checksum lets one packet in 16 millio
 through damaged (Stone & Partridge 2000).
 """
 
-import errno
 import json
-import logging
-import secrets
 import socket
-import ssl
 import struct
-import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Any
 
 from isal.isal_zlib import crc32
 from torch import Tensor
 
-from engine.config import TlsConfig
-from engine.tls import TlsError, TlsSocket, UntrustedPeerError, client_context
-
 _HEAD = struct.Struct("<4sIQI")
 _CHECK = struct.Struct("<I")
 _MAGIC = b"VDF2"
-#: Bytes that are checked and sent, or received and checked, at a time: they stay in the cache.
+#: Bytes that are checked and sent at a time: they stay in the cache.
 BLOCK = 1 << 17
-#: A stranger that connects and says nothing costs a thread and a descriptor for so long.
-GREETING_S = 10.0
-#: A peer from which no packet comes for so long is gone; whoever waits for it connects again.
-GONE_S = 10
-_ACCEPT_AGAIN_S = 0.1
-_PASSING = {
-    errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED, errno.EINTR,
-}  # fmt: skip
-log = logging.getLogger(__name__)
+#: Bytes that are received and checked at a time, for which a receiver is woken once.
+LOT = 1 << 18
 #: Longest message in bytes; addresses, numbers and progress tables are far below it.
 MAX_MESSAGE = 1 << 20
 
@@ -87,8 +71,16 @@ def send_check(sock: socket.socket, check: int) -> None:
     sock.sendall(_CHECK.pack(check))
 
 
-def receive(sock: socket.socket, into: memoryview | None = None) -> Message:
+def receive(
+    sock: socket.socket,
+    into: memoryview | None = None,
+    arrived: Callable[[int], object] | None = None,
+) -> Message:
     """Receive one frame; its payload, if any, must fit `into` exactly.
+
+    Args:
+        arrived: called as the payload comes, with the number of its bytes that lie in `into`, from
+            0 on: the newest are in the cache. Their CRC has not been compared yet.
 
     Raises:
         PeerGoneError: closed by the peer.
@@ -103,7 +95,7 @@ def receive(sock: socket.socket, into: memoryview | None = None) -> Message:
     _receive_exactly(sock, memoryview(body))
     _require(crc32(body) == message_check, "message", message_length)
     if payload_length and into is not None:
-        check = _receive_exactly(sock, into)
+        check = _receive_payload(sock, into, arrived)
         end = bytearray(_CHECK.size)
         _receive_exactly(sock, memoryview(end))
         _require(_CHECK.unpack(end) == (check,), "payload", payload_length)
@@ -141,121 +133,44 @@ def as_bytes(tensor: Tensor) -> memoryview:
     return memoryview(array).cast("B")
 
 
-def _receive_exactly(sock: socket.socket, into: memoryview) -> int:
-    """Fill `into`; return the CRC of what came."""
+def _receive_payload(
+    sock: socket.socket, into: memoryview, arrived: Callable[[int], object] | None
+) -> int:
+    """Fill `into`; return the CRC of what came.
+
+    To wake a receiver costs the sender's core more than to send a packet, so it happens once a lot.
+    A receiver that has taken a part of its lot is woken by another whole one only: towards the end
+    less than that may be owed, and any packet must do.
+    """
     received = check = 0
+    if arrived:
+        arrived(0)
+    last_patient = len(into) - 2 * LOT
+    if received <= last_patient:
+        _wake_at(sock, LOT)
     while received < len(into):
-        count = sock.recv_into(into[received : received + BLOCK])
-        if not count:
-            raise PeerGoneError("the peer closed the connection")
+        count = _receive_some(sock, into[received : received + LOT])
         check = crc32(into[received : received + count], check)
+        if received <= last_patient < received + count:
+            _wake_at(sock, 1)
         received += count
+        if arrived:
+            arrived(received)
     return check
 
 
-def is_token(given: object, token: str) -> bool:
-    """Compare in constant time; `given` is whatever a stranger wrote."""
-    return secrets.compare_digest(str(given).encode(errors="replace"), token.encode())
+def _wake_at(sock: socket.socket, num_bytes: int) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, num_bytes)
 
 
-def shut(sock: socket.socket) -> None:
-    """End a connection or a listener and wake whoever waits on it, as close() alone does not."""
-    with suppress(OSError):  # it had ended already
-        sock.shutdown(socket.SHUT_RDWR)
+def _receive_exactly(sock: socket.socket, into: memoryview) -> None:
+    received = 0
+    while received < len(into):
+        received += _receive_some(sock, into[received:])
 
 
-def connect(
-    address: tuple[str, int], timeout_s: float, tls: TlsConfig | None = None
-) -> socket.socket:
-    """A connection, as `_prepare` makes it; blocking without limit once it stands.
-
-    Raises:
-        OSError: it was not made within `timeout_s`.
-        UntrustedPeerError: the server does not belong to our cluster.
-    """
-    sock = socket.create_connection(address, timeout=timeout_s)
-    try:
-        _prepare(sock)
-        if tls:
-            secure = client_context(tls).wrap_socket(sock, do_handshake_on_connect=False)
-            sock = secure
-            secure.do_handshake()
-    except BaseException:
-        sock.close()
-        raise
-    sock.settimeout(None)
-    return sock
-
-
-def _prepare(sock: socket.socket) -> None:
-    """No Nagle's delay; a peer whose host is gone is noticed, in the middle of a send too."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, GONE_S // 2)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_S * 1000)
-
-
-def accepted(
-    listener: socket.socket, context: ssl.SSLContext | None = None
-) -> Iterator[socket.socket]:
-    """Connections as they come, until the listener is closed; see `_prepare`.
-
-    With a `context` they speak TLS, and `receive_greeting` shakes hands. A process that is out of
-    file descriptors or memory tries again, as it may have some soon.
-    """
-    while True:
-        try:
-            sock, _ = listener.accept()
-        except OSError as error:
-            if error.errno not in _PASSING:  # closed
-                return
-            log.warning("a connection could not be accepted: %s", error)
-            time.sleep(_ACCEPT_AGAIN_S)
-            continue
-        try:
-            _prepare(sock)
-            if context:
-                sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-        except OSError:  # it has hung up again
-            sock.close()
-            continue
-        yield sock
-
-
-def receive_greeting(sock: socket.socket, token: str) -> Message:
-    """A newcomer's first message, which must come soon and show the run's token.
-
-    Raises:
-        ProtocolError: it does not.
-        OSError: nothing came in time, or the connection ended.
-    """
-    peer = _name(sock)
-    try:
-        sock.settimeout(GREETING_S)
-        if isinstance(sock, TlsSocket):
-            sock.do_handshake()
-        hello = receive(sock)
-        sock.settimeout(None)
-        if not is_token(hello.get("token"), token):
-            raise ProtocolError("a stranger without the run's token")
-    except UntrustedPeerError as error:
-        log.warning("refused peer=%s: %s", peer, error)
-        raise ProtocolError(str(error)) from error
-    except (ProtocolError, TlsError) as error:
-        log.warning("refused peer=%s: %s", peer, error)
-        raise
-    return hello
-
-
-def _name(sock: socket.socket) -> str:
-    """The peer's address, for the log."""
-    try:
-        return ":".join(map(str, sock.getpeername()[:2]))
-    except OSError:  # it has hung up already
-        return "unknown"
-
-
-def listen(host: str) -> socket.socket:
-    """A listening socket on any free port of `host`."""
-    return socket.create_server((host, 0), backlog=256)
+def _receive_some(sock: socket.socket, into: memoryview) -> int:
+    count = sock.recv_into(into)
+    if not count:
+        raise PeerGoneError("the peer closed the connection")
+    return count

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from engine.config import TlsConfig
-from engine.frames import Message, as_bytes, connect, receive, send
+from engine.connections import connect
+from engine.frames import Message, as_bytes, receive, send
 from engine.segment import Segment
 from engine.shard import Applied, Push
 

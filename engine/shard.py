@@ -140,11 +140,18 @@ class ParameterShard:
         self._check_owner()
         return self._state.values, self.version
 
-    def push(self, push: Push, grad: Tensor, location: Location = NOWHERE) -> Applied:
+    def push(
+        self,
+        push: Push,
+        grad: Tensor,
+        location: Location = NOWHERE,
+        squares: float | None = None,
+    ) -> Applied:
         """Apply one accrued gradient, shape (num_values,), exactly once.
 
         Args:
             location: where a successor would find `grad` again, should this process die now.
+            squares: the sum of `grad`'s squares, where it is known already.
 
         Raises:
             PushRefusedError: a subclass says why; nothing has changed.
@@ -161,7 +168,7 @@ class ParameterShard:
             return Applied(self.version, 0, duplicate=True)
         # Below 0 where a loss of power took updates that were fetched, but never acknowledged.
         staleness = max(0, self.version - push.fetched_version)
-        self._check_push(push, grad, staleness)
+        self._check_push(push, grad, staleness, squares)
         if self._record:
             self._record(self.version + 1, push)
         if self._log:
@@ -312,7 +319,7 @@ class ParameterShard:
             return high, window | 1 << (high - sequence)
         return sequence, (window << min(sequence - high, WINDOW) | 1) & (2**WINDOW - 1)
 
-    def _check_push(self, push: Push, grad: Tensor, staleness: int) -> None:
+    def _check_push(self, push: Push, grad: Tensor, staleness: int, squares: float | None) -> None:
         if grad.shape != self._state.values.shape or grad.dtype != self._state.values.dtype:
             raise MisshapenPushError(
                 f"pushed gradient is {tuple(grad.shape)} {grad.dtype}, the shard holds "
@@ -325,7 +332,8 @@ class ParameterShard:
             )
         # g.g is finite when all values are, unless it overflows: only then look at each. It reads
         # memory faster than their sum does.
-        squares = float(torch.dot(grad, grad))
+        if squares is None:
+            squares = float(torch.dot(grad, grad))
         if not math.isfinite(squares) and not torch.isfinite(grad).all():
             bad = int((~torch.isfinite(grad)).sum())
             raise NonFinitePushError(

@@ -1,5 +1,6 @@
 """A network that can be told to fail: it passes connections on, in user space."""
 
+import math
 import socket
 import struct
 import threading
@@ -14,12 +15,14 @@ class Proxy:
     or, with `replies`, back from it.
     """
 
-    def __init__(self, upstream: tuple[str, int], *, delay_s: float = 0.0) -> None:
-        """Pass on everything `delay_s` later."""
+    def __init__(
+        self, upstream: tuple[str, int], *, delay_s: float = 0.0, bits_per_s: float = math.inf
+    ) -> None:
+        """Pass on everything `delay_s` later, and each connection's at so many bits a second."""
         self.replies_lost = self.bits_flipped = self.resets = 0
         self.passed = bytearray()  # to the server
         self._upstream = upstream
-        self._delay_s = delay_s
+        self._delay_s, self._bits_per_s = delay_s, bits_per_s
         self._lose = threading.Event()
         self._flip: dict[bool, int] = {}  # direction -> bytes to pass before
         self._reset: dict[bool, int] = {}
@@ -90,7 +93,7 @@ class Proxy:
     def _pass_on(self, source: socket.socket, sink: socket.socket, replies: bool) -> None:
         with suppress(OSError):  # the other direction has ended
             while data := _received(source):
-                time.sleep(self._delay_s)
+                time.sleep(self._delay_s + 8 * len(data) / self._bits_per_s)
                 self._open[replies].wait()
                 if replies and self._lose.is_set():
                     self._lose.clear()

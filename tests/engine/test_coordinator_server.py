@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from engine.connections import connect
 from engine.coordinator_link import CoordinatorLink
 from engine.coordinator_server import CoordinatorServer, Heard, Lost
-from engine.frames import PeerGoneError, connect, receive, send
+from engine.frames import PeerGoneError, receive, send
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from engine.frames import PeerGoneError, connect, receive, send
+from engine.connections import connect
+from engine.frames import PeerGoneError, receive, send
 from tests.engine.serving import TOKEN, Serving, serving
 from tests.engine.shards import vector
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import socket
 import struct
 import threading
@@ -15,19 +14,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import frames
+from engine.connections import accepted, connect, listen, shut
 from engine.frames import (
     BLOCK,
+    LOT,
     MAX_MESSAGE,
     DamagedFrameError,
     PeerGoneError,
     ProtocolError,
-    accepted,
     as_bytes,
-    connect,
-    listen,
     receive,
-    receive_greeting,
     send,
 )
 
@@ -178,6 +174,46 @@ def test_a_peer_that_hangs_up_in_the_middle_is_gone():
         assert caught.type is PeerGoneError
 
 
+def widen_window(near: socket.socket, far: socket.socket) -> None:
+    """Have the kernel learn that `far` reads fast: a full window would wake it, too."""
+    payload = bytes(64 * LOT)
+    thread = threading.Thread(target=near.sendall, args=(frame(b'{"op":"x"}', payload),))
+    thread.start()
+    receive(far, memoryview(bytearray(payload)))
+    thread.join()
+
+
+@pytest.mark.parametrize("num_lots", [1.1, 1.9, 2.0, 2.1, 3.5])
+def test_a_receiver_that_waits_for_many_bytes_gets_the_last_ones_too(num_lots):
+    """With a part taken already, a wait for a whole lot would never end."""
+    payload, early = os.urandom(int(num_lots * LOT)), LOT // 6
+    whole = frame(b'{"op":"x"}', payload)
+    into, counts = memoryview(bytearray(len(payload))), []
+    with listen("127.0.0.1") as server:
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1448)  # as between two hosts
+        near = connect(server.getsockname(), 5.0)
+        far = next(accepted(server))
+        widen_window(near, far)
+        near.sendall(whole[:early])
+        while len(far.recv(early, socket.MSG_PEEK)) < early:
+            pass
+        late = threading.Timer(0.1, near.sendall, (whole[early:],))
+        watchdog = threading.Timer(10.0, shut, (far,))
+        for timer in (late, watchdog):
+            timer.start()
+        with near, far:
+            assert receive(far, into, counts.append) == {"op": "x"}
+            late.join()
+            assert watchdog.is_alive()  # else it was woken by the end of the connection
+            watchdog.cancel()
+            watchdog.join()
+            assert far.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1
+    assert bytes(into) == payload
+    assert counts[0] == 0
+    assert counts[-1] == len(payload)
+    assert counts == sorted(set(counts))
+
+
 def test_any_flipped_bit_of_a_frame_is_noticed():
     whole = frame(b'{"op":"push","sequence":7}', b"gradient")
     for bit in range(len(whole) * 8):
@@ -223,62 +259,3 @@ def test_a_message_too_long_to_be_received_is_not_sent(pair):
         send(near, {"op": "big", "text": "x" * MAX_MESSAGE})
     send(near, {"op": "next"})
     assert receive(far) == {"op": "next"}
-
-
-def test_connections_are_made_without_nagles_delay():
-    with listen("127.0.0.1") as server, connect(server.getsockname(), 5.0) as sock:
-        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        assert sock.gettimeout() is None
-
-
-def test_both_ends_notice_within_seconds_that_the_other_ones_host_is_gone():
-    with listen("127.0.0.1") as server, connect(server.getsockname(), 5.0) as near:
-        far = next(accepted(server))
-        for sock in (near, far):
-            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 10_000
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 5
-        far.close()
-
-
-def test_nobody_listening_is_an_error_at_once():
-    with listen("127.0.0.1") as server:
-        address = server.getsockname()
-    with pytest.raises(ConnectionRefusedError):
-        connect(address, 5.0)
-
-
-def test_a_stranger_that_says_nothing_is_cut_off(monkeypatch):
-    monkeypatch.setattr(frames, "GREETING_S", 0.05)
-    ours, theirs = socket.socketpair()
-    with ours, theirs, pytest.raises(TimeoutError):
-        receive_greeting(ours, "token")
-
-
-def test_a_greeting_in_time_leaves_a_connection_that_may_be_silent(monkeypatch):
-    monkeypatch.setattr(frames, "GREETING_S", 0.5)
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        send(theirs, {"op": "hello", "token": "token"})
-        assert receive_greeting(ours, "token")["op"] == "hello"
-        assert ours.gettimeout() is None
-
-
-def test_a_process_without_file_descriptors_goes_on_accepting_later(caplog):
-    with listen("127.0.0.1") as listener:
-        connections = accepted(listener)
-        with socket.create_connection(listener.getsockname()):
-            next(connections).close()
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-        waiting = socket.create_connection(listener.getsockname())
-        free = os.dup(0)  # the lowest descriptor that is free now
-        os.close(free)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (free, limit[1]))
-        lift = threading.Timer(0.3, resource.setrlimit, (resource.RLIMIT_NOFILE, limit))
-        lift.start()
-        try:
-            next(connections).close()
-        finally:
-            lift.join()
-            waiting.close()
-        assert "Too many open files" in caplog.text

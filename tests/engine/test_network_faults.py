@@ -11,12 +11,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from engine import endpoint, training
 from engine.config import ClusterConfig, DownpourConfig
+from engine.connections import connect
 from engine.endpoint import ShardEndpoint
-from engine.frames import connect, receive, send
-from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES
+from engine.frames import receive, send
+from engine.torch_problem import TorchProblem
+from tests.engine import threaded
+from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES, classifier
 from tests.engine.proxy import Proxy
 from tests.engine.rows import Listener, Meddler, Row, When
 from tests.engine.serving import Serving, serving
@@ -32,14 +36,14 @@ class Network:
     no memory either.
     """
 
-    def __init__(self, monkeypatch, delay_s: float = 0.0) -> None:
+    def __init__(self, monkeypatch, **slow: float) -> None:
         self.proxies: dict[tuple[str, int], Proxy] = {}
         own_address = ShardEndpoint.address.fget
 
         def address(server: ShardEndpoint) -> tuple[str, int]:
             own = own_address(server)
             if own not in self.proxies:
-                self.proxies[own] = Proxy(own, delay_s=delay_s)
+                self.proxies[own] = Proxy(own, **slow)
             return self.proxies[own].address
 
         monkeypatch.setattr(ShardEndpoint, "address", property(address))
@@ -90,30 +94,67 @@ def test_a_partition_of_five_seconds_heals_by_itself(tmp_path, network, hang_up)
     assert not heard.of("shard_lost")
 
 
-def test_fifty_milliseconds_each_way_fire_no_timeout(tmp_path, monkeypatch):
-    """Heartbeats and their limit have the usual ratio, 1 to 8, and are five times as short."""
+SHORT = replace(CONFIG, num_epochs=2)
+#: Heartbeats and their limit have the usual ratio, 1 to 8, and are five times as short.
+TIGHT = ClusterConfig(heartbeat_interval_s=0.2, heartbeat_timeout_s=1.6)
+
+
+def finished_without_a_timeout(monkeypatch, folder, config, **slow: float) -> Network:
+    """Train over slow links, the coordinator's too; nobody is taken for dead."""
     ended: list[int] = []
     monkeypatch.setattr(training, "end_process", ended.append)
-    network = Network(monkeypatch, delay_s=0.05)
+    network = Network(monkeypatch, **slow)
     heard = Listener()
-    with threaded_run(tmp_path, replace(CONFIG, num_epochs=2), heard) as run:
-        coordinator = Proxy(run.server.address, delay_s=0.05)
-        tight = ClusterConfig(heartbeat_interval_s=0.2, heartbeat_timeout_s=1.6)
-        run.training._coordinator._roster._cluster = tight
+    with threaded_run(folder, config, heard) as run:
+        coordinator = Proxy(run.server.address, **slow)
+        run.training._coordinator._roster._cluster = TIGHT
         run.spec = replace(
             run.spec,
             coordinator=coordinator.address,
-            heartbeat_interval_s=tight.heartbeat_interval_s,
+            heartbeat_interval_s=TIGHT.heartbeat_interval_s,
         )
         run.start_all()
         final = run.drive()
     coordinator.close()
     network.close()
     assert final is not None
-    assert final.num_counted == 2 * NUM_SAMPLES
+    assert final.num_counted == config.num_epochs * NUM_SAMPLES
     assert not ended
     assert not heard.of("replica_lost")
     assert not heard.of("shard_lost")
+    return network
+
+
+def test_fifty_milliseconds_each_way_fire_no_timeout(tmp_path, monkeypatch):
+    finished_without_a_timeout(monkeypatch, tmp_path, SHORT, delay_s=0.05)
+
+
+def wide_classifier() -> TorchProblem:
+    """60,003 parameters."""
+    return classifier(nn.Sequential(nn.Linear(6, 6000), nn.ReLU(), nn.Linear(6000, 3)))
+
+
+def test_one_megabit_a_second_fires_no_timeout_though_an_exchange_takes_longer_than_the_limit(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(threaded, "classifier", wide_classifier)
+    config = replace(CONFIG, minibatch_size=30, num_epochs=1)
+    slow = {"delay_s": 0.05, "bits_per_s": 1e6}
+    network = finished_without_a_timeout(monkeypatch, tmp_path, config, **slow)
+    num_values = wide_classifier().layout.size
+    num_shards = len(network.proxies)
+    exchange_s = 2 * 32 * num_values / num_shards / slow["bits_per_s"]
+    assert exchange_s > TIGHT.heartbeat_timeout_s
+    assert all(len(proxy.passed) > 4 * num_values for proxy in network.proxies.values())
+
+
+def test_a_run_needs_no_ipv4(tmp_path):
+    with threaded_run(tmp_path, SHORT, Listener(), host="::1") as run:
+        assert run.server.address[0] == "::1"
+        run.start_all()
+        final = run.drive()
+    assert final is not None
+    assert final.num_counted == 2 * NUM_SAMPLES
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from engine.frames import BLOCK, PeerGoneError, as_bytes, connect, receive, send
+from engine.connections import connect
+from engine.frames import BLOCK, PeerGoneError, as_bytes, receive, send
 from engine.outgoing import Outgoing
 from engine.shard import FencedShardError
 from tests.engine.serving import Serving, serving
@@ -77,6 +78,9 @@ class _Rejoined:
         into[:count] = self._first[:count]
         del self._first[:count]
         return count
+
+    def setsockopt(self, *option: int) -> None:
+        self._sock.setsockopt(*option)
 
 
 def test_a_push_does_not_wait_for_a_replica_that_does_not_read(tmp_path):

@@ -175,6 +175,21 @@ def test_a_gradient_in_an_inbox_can_be_found_by_a_successor(tmp_path, monkeypatc
         assert inboxes(tmp_path) == [Path(location.path)]
 
 
+def test_a_shard_is_told_the_sum_of_squares_of_the_gradient_that_has_just_arrived(
+    tmp_path, monkeypatch
+):
+    with serving(tmp_path, same_host=False, num_shards=1) as link:
+        told, push = [], link.shards[0].push
+        monkeypatch.setattr(
+            link.shards[0], "push", lambda *given: told.append(given[3]) or push(*given)
+        )
+        for sequence, value in enumerate((1.0, math.nan, 2.0), start=1):
+            link.segment.gradients[0].fill_(value)
+            link.push(sequence)
+        assert told == [SIZE, pytest.approx(math.nan, nan_ok=True), 4 * SIZE]
+        assert link.shards[0].version == 2
+
+
 def test_inboxes_go_with_their_connections(tmp_path):
     with serving(tmp_path, same_host=False) as link:
         link.push(1)

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from engine.config import DownpourConfig, SgdConfig
-from engine.frames import listen, receive
+from engine.connections import listen
+from engine.frames import receive
 from engine.replica_role import run_replica
 from engine.run_spec import RunSpec
 from engine.shard_role import serve_shard

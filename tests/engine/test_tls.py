@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from engine.config import ClusterConfig
+from engine.connections import connect
 from engine.coordinator_link import CoordinatorLink
 from engine.coordinator_server import CoordinatorServer, Heard
-from engine.frames import as_bytes, connect, receive, send
+from engine.frames import as_bytes, receive, send
 from engine.tls import UntrustedPeerError, client_context
 from tests.engine.certificates import DAY, Authority
 from tests.engine.serving import Serving, serving

@@ -143,11 +143,13 @@ def threaded_run(
     *,
     num_replicas: int = 2,
     num_shards: int = 2,
+    host: str = "127.0.0.1",
 ) -> Iterator[ThreadedRun]:
     """A run whose roles have not started yet; at the end they must stop without an error."""
     cluster = ClusterConfig(
         num_replicas=num_replicas,
         num_shards=num_shards,
+        host=host,
         heartbeat_timeout_s=600,  # or it would end this very process
     )
     run = ThreadedRun(folder, config, cluster, listen)
