@@ -10,7 +10,7 @@ SHORT: Final = 3  # the type of its value
 START_OF_SCAN, APP1 = 0xDA, 0xE1
 
 
-def jpeg_orientation(data: bytes) -> int:
+def jpeg_orientation(data: bytes | memoryview) -> int:
     """Give the EXIF orientation, 1 to 8; 1 (upright) when there is none that can be read."""
     try:
         return _of_tiff(_exif(data))
@@ -18,13 +18,14 @@ def jpeg_orientation(data: bytes) -> int:
         return UPRIGHT
 
 
-def _exif(data: bytes) -> bytes:
+def _exif(data: bytes | memoryview) -> bytes:
     """The TIFF structure in the first APP1 segment that holds one."""
     place = 2
     while data[place] == 0xFF and data[place + 1] != START_OF_SCAN:
         (num_bytes,) = struct.unpack_from(">H", data, place + 2)
-        if data[place + 1] == APP1 and data.startswith(EXIF_MARK, place + 4):
-            return data[place + 4 + len(EXIF_MARK) : place + 2 + num_bytes]
+        start = place + 4 + len(EXIF_MARK)
+        if data[place + 1] == APP1 and data[place + 4 : start] == EXIF_MARK:
+            return bytes(data[start : place + 2 + num_bytes])
         place += 2 + num_bytes
     return b""
 

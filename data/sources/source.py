@@ -24,20 +24,21 @@ class ByteRange(NamedTuple):
     num_bytes: int
 
     def read(self) -> bytes:
-        return self.whole(read_range(self.path, self.offset, self.num_bytes))
+        data = read_range(self.path, self.offset, self.num_bytes)
+        self.require_whole(len(data))
+        return data
 
-    def whole(self, data: bytes) -> bytes:
-        """Pass on what was read there.
+    def require_whole(self, num_read: int) -> None:
+        """Refuse fewer bytes than there were.
 
         Raises:
-            SourceError: fewer bytes than there were.
+            SourceError: the file is shorter than when it was listed.
         """
-        if len(data) != self.num_bytes:
+        if num_read != self.num_bytes:
             raise SourceError(
-                f"{self.path}: {len(data)} of {self.num_bytes} bytes at offset {self.offset}: "
+                f"{self.path}: {num_read} of {self.num_bytes} bytes at offset {self.offset}: "
                 "the file became shorter after staging had listed it"
             )
-        return data
 
 
 class SourceSample(NamedTuple):
