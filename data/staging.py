@@ -13,9 +13,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from data.config import DataConfig
 from data.elsewhere import is_elsewhere
-from data.listing import drop_spool, keep_listing, kept_listing
+from data.listing import Listing, drop_spool, kept_listing, make_listing
 from data.manifest import (
     FORMAT_VERSION,
     MANIFEST,
@@ -27,11 +29,11 @@ from data.manifest import (
     read_manifest,
     write_manifest,
 )
-from data.plan import SPLITS, TarPlan, plan_tars
+from data.plan import Plans, TarPlan, plan_tars
 from data.publish import remove_partials
 from data.sources.fingerprint import MISSING, fingerprint
 from data.sources.registry import open_source, origin, selection
-from data.sources.source import SourceError, Split
+from data.sources.source import SPLITS, SourceError, Split
 from data.space import require_space
 from data.tars import WORK, record_path, write_tar
 
@@ -113,13 +115,12 @@ def _stage(
     remove_partials(work)
     try:
         state = fingerprint(config)
-        source = kept_listing(work, state) or open_source(config, work)
-        keep_listing(work, state, source)
-        plans = plan_tars(source, config.staging, folder, state)
+        listing = kept_listing(work, state) or _listed(config, work, state)
+        plans = plan_tars(listing, config.staging, folder, work)
         every = [plan for split in SPLITS for plan in plans[split]]
         todo, kept = _sorted_out(every, manifest, rewrite)
         require_space(folder, sum(plan.num_bytes for plan in todo))
-        num_images = sum(len(plan.samples) for plan in every)
+        num_images = sum(plan.num_samples for plan in every)
         entries = list(_tolerated(chain(kept, run_parallel(write_tar, todo)), num_images, config))
     except ValueError:  # the next attempt has to be another one
         drop_spool(work)
@@ -127,10 +128,19 @@ def _stage(
             _remove(folder)
         raise
     _require_same_bytes(manifest, entries, folder)
-    manifest = _manifest(config, source.class_names, state, plans, entries)
+    manifest = _manifest(config, listing, work, plans, entries)
     write_manifest(folder, manifest)
     shutil.rmtree(work)
     return StagingResult(folder, manifest, tars_written=len(todo), tars_kept=len(kept))
+
+
+def _listed(config: DataConfig, work: Path, state: str) -> Listing:
+    staging = config.staging
+    limits: dict[Split, int | None] = {
+        "train": staging.max_train_samples,
+        "test": staging.max_test_samples,
+    }
+    return make_listing(work, state, open_source(config, work), staging.shuffle_seed, limits)
 
 
 def _sorted_out(
@@ -207,38 +217,44 @@ def _require_same_source(manifest: Manifest, config: DataConfig, folder: Path) -
 
 def _manifest(
     config: DataConfig,
-    class_names: tuple[str, ...],
-    state: str,
-    plans: Mapping[Split, Sequence[TarPlan]],
+    listing: Listing,
+    work: Path,
+    plans: Plans,
     entries: Iterable[TarEntry],
 ) -> Manifest:
     by_file = {entry.file: entry for entry in entries}
     train, test = (tuple(by_file[plan.path.name] for plan in plans[split]) for split in SPLITS)
     return Manifest(
         name=config.name,
-        class_names=class_names,
+        class_names=listing.class_names,
         mean_rgb=_mean_rgb(train, config),
         train=train,
         test=test,
         class_counts=ClassCounts(
-            *(_class_counts(plans[split], by_file, len(class_names)) for split in SPLITS)
+            *(_class_counts(listing, work, split, plans[split], by_file) for split in SPLITS)
         ),
         max_pixels=config.staging.max_pixels,
         source=origin(config),
-        fingerprint=state,
+        fingerprint=listing.fingerprint,
         staging_digest=_staging_digest(config),
     )
 
 
 def _class_counts(
-    plans: Sequence[TarPlan], entries: Mapping[str, TarEntry], num_classes: int
+    listing: Listing,
+    work: Path,
+    split: Split,
+    plans: Sequence[TarPlan],
+    entries: Mapping[str, TarEntry],
 ) -> tuple[int, ...]:
-    counts = [0] * num_classes
+    labels = listing.table(work, split).labels
+    counts = np.bincount(labels, minlength=len(listing.class_names))
     for plan in plans:
         bad = {image.member for image in entries[plan.path.name].quarantined}
-        for sample in plan.samples:
-            counts[sample.label] += sample.name not in bad
-    return tuple(counts)
+        if bad:
+            labels_of_bad = [sample.label for sample in plan.samples if sample.name in bad]
+            counts -= np.bincount(labels_of_bad, minlength=len(counts))
+    return tuple(counts.tolist())
 
 
 def _mean_rgb(entries: Sequence[TarEntry], config: DataConfig) -> tuple[float, float, float]:

@@ -37,11 +37,11 @@ def write_tar(plan: TarPlan) -> TarEntry:
     Same plan, same bytes. The tar appears under its name only when complete and on disk, and its
     record after it: whoever is interrupted has nothing to clean and repeats one tar.
     """
-    tally = _Tally()
+    tally, samples, class_names = _Tally(), plan.samples, plan.class_names
     with published(plan.path) as file, Originals() as originals:
         sink = _Sink(file)
-        read = originals.in_turn([sample.location for sample in plan.samples], sink.room)
-        for sample, data in zip(plan.samples, read, strict=True):
+        read = originals.in_turn([sample.location for sample in samples], sink.room)
+        for sample, data in zip(samples, read, strict=True):
             try:
                 look = _looked_at(data, plan, with_pixels=tally.num_samples < SEEN_FOR_MEAN)
             except UndecodableImage as error:
@@ -56,14 +56,14 @@ def write_tar(plan: TarPlan) -> TarEntry:
                     data = sink.room(len(small))
                     data[:] = small
             tally.add(look)
-            _write_sample(sink, plan.class_names[sample.label], sample, data, look, about)
+            _write_sample(sink, class_names[sample.label], sample, data, look, about)
         sink.finish()
     entry = TarEntry(
         file=plan.path.name,
         num_samples=tally.num_samples,
         num_bytes=sink.num_bytes,
         sha256=sink.sha256.hexdigest(),
-        plan_digest=plan.digest,
+        plan_digest=plan.digest_of(samples),
         num_pixels=tally.num_pixels,
         rgb_sums=tally.rgb_sums(),
         side_counts=tuple(tally.side_counts),

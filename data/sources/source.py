@@ -1,15 +1,16 @@
 """What a source of labelled images gives to staging."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol, get_args
 
 from data.boxes import Annotation
 from data.sources.errors import SourceError as SourceError  # where sources look for it
 from data.sources.places import read_range
 
 Split = Literal["train", "test"]
+SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 
 
 class ByteRange(NamedTuple):
@@ -41,6 +42,9 @@ class ByteRange(NamedTuple):
             )
 
 
+NO_LABEL: Final = -1  # not known yet
+
+
 class SourceSample(NamedTuple):
     """One labelled image. `name` is the original file's or member's, unique in the source."""
 
@@ -59,7 +63,7 @@ class Source(Protocol):
         """A label is an index into it; sorted, which for ImageNet is the order of WNIDs."""
         ...
 
-    def samples(self, split: Split) -> Iterator[SourceSample]: ...
+    def samples(self, split: Split) -> Iterable[SourceSample]: ...
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,8 @@ class ListedSource:
     train: Sequence[SourceSample]
     test: Sequence[SourceSample]
 
-    def samples(self, split: Split) -> Iterator[SourceSample]:
-        return iter(self.train if split == "train" else self.test)
+    def samples(self, split: Split) -> Sequence[SourceSample]:
+        return self.train if split == "train" else self.test
 
 
 class Spool:
@@ -81,6 +85,10 @@ class Spool:
         self._path = str(path)
         self._file = path.open("wb")
         self._offset = 0
+
+    @property
+    def folder(self) -> Path:
+        return Path(self._path).parent
 
     def append(self, data: bytes) -> ByteRange:
         """Readable by others only after the spool is closed."""

@@ -119,10 +119,10 @@ def test_a_compressed_archive_is_unpacked_once_whatever_interrupts_staging(
     assert contents(result.folder) == reference
 
 
-@pytest.mark.parametrize("damage", ["spool", "listing"])
+@pytest.mark.parametrize("damage", [SPOOL, LISTING, "train.rows", "test.text"])
 def test_a_damaged_spool_or_listing_is_made_again(killed, damage, tmp_path):
     config, root = killed
-    path = staged_folder(root, config) / WORK / {"spool": SPOOL, "listing": LISTING}[damage]
+    path = staged_folder(root, config) / WORK / damage
     path.write_bytes(path.read_bytes()[:-1])
     reference = contents(stage(config, tmp_path / "reference").folder)
     assert contents(stage(config, root).folder) == reference
