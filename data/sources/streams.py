@@ -66,22 +66,25 @@ class Forward:
 
 
 class Window:
-    """A part of a stream as a stream of its own."""
+    """A part of a stream as a stream of its own; while it is used, nobody else moves the stream."""
 
     def __init__(self, stream: IO[bytes], num_bytes: int) -> None:
         self._stream, self._start, self._num_bytes = stream, stream.tell(), num_bytes
+        self._position = 0  # tarfile asks seven times a member, and a file asks the system
 
     def read(self, size: int = -1) -> bytes:
-        left = self._num_bytes - self.tell()
-        return self._stream.read(left if size < 0 else min(size, left))
+        left = self._num_bytes - self._position
+        data = self._stream.read(left if size < 0 else min(size, left))
+        self._position += len(data)
+        return data
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         assert whence == io.SEEK_SET
-        self._stream.seek(self._start + min(offset, self._num_bytes))
-        return self.tell()
+        self._position = self._stream.seek(self._start + min(offset, self._num_bytes)) - self._start
+        return self._position
 
     def tell(self) -> int:
-        return self._stream.tell() - self._start
+        return self._position
 
 
 @contextmanager
