@@ -1,19 +1,14 @@
 """From a source to a folder of shuffled WebDataset tars and a manifest."""
 
-import fcntl
 import hashlib
 import json
-import logging
-import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Final
-
-import numpy as np
 
 from data.config import DataConfig
 from data.elsewhere import is_elsewhere
@@ -21,7 +16,6 @@ from data.listing import Listing, drop_spool, kept_listing, make_listing
 from data.manifest import (
     FORMAT_VERSION,
     MANIFEST,
-    ClassCounts,
     Manifest,
     Quarantined,
     TarEntry,
@@ -29,19 +23,19 @@ from data.manifest import (
     read_manifest,
     write_manifest,
 )
-from data.plan import Plans, TarPlan, plan_tars
+from data.plan import TarPlan, plan_tars
 from data.publish import remove_partials
+from data.sole_writer import sole_writer
 from data.sources.fingerprint import MISSING, fingerprint
 from data.sources.registry import open_source, origin, selection
 from data.sources.source import SPLITS, SourceError, Split
 from data.space import require_space
+from data.summary import manifest_of
 from data.tars import WORK, record_path, write_tar
 
 RunParallel = Callable[[Callable[[TarPlan], TarEntry], Sequence[TarPlan]], Iterable[TarEntry]]
 
 SHOWN: Final = 5  # bad images named in a message
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,7 +83,7 @@ def stage(
     folder = staged_folder(root, config)
     if not folder.exists() and fingerprint(config) == MISSING:
         open_source(config, folder / WORK)  # says what is missing; nothing is left behind
-    with _sole_writer(folder):
+    with sole_writer(folder):
         manifest = read_manifest(folder) if (folder / MANIFEST).exists() else None
         if manifest is not None:
             _require_same_source(manifest, config, folder)
@@ -128,7 +122,7 @@ def _stage(
             _remove(folder)
         raise
     _require_same_bytes(manifest, entries, folder)
-    manifest = _manifest(config, listing, work, plans, entries)
+    manifest = manifest_of(config, _staging_digest(config), listing, work, plans, entries)
     write_manifest(folder, manifest)
     shutil.rmtree(work)
     return StagingResult(folder, manifest, tars_written=len(todo), tars_kept=len(kept))
@@ -215,56 +209,6 @@ def _require_same_source(manifest: Manifest, config: DataConfig, folder: Path) -
         )
 
 
-def _manifest(
-    config: DataConfig,
-    listing: Listing,
-    work: Path,
-    plans: Plans,
-    entries: Iterable[TarEntry],
-) -> Manifest:
-    by_file = {entry.file: entry for entry in entries}
-    train, test = (tuple(by_file[plan.path.name] for plan in plans[split]) for split in SPLITS)
-    return Manifest(
-        name=config.name,
-        class_names=listing.class_names,
-        mean_rgb=_mean_rgb(train, config),
-        train=train,
-        test=test,
-        class_counts=ClassCounts(
-            *(_class_counts(listing, work, split, plans[split], by_file) for split in SPLITS)
-        ),
-        max_pixels=config.staging.max_pixels,
-        source=origin(config),
-        fingerprint=listing.fingerprint,
-        staging_digest=_staging_digest(config),
-    )
-
-
-def _class_counts(
-    listing: Listing,
-    work: Path,
-    split: Split,
-    plans: Sequence[TarPlan],
-    entries: Mapping[str, TarEntry],
-) -> tuple[int, ...]:
-    labels = listing.table(work, split).labels
-    counts = np.bincount(labels, minlength=len(listing.class_names))
-    for plan in plans:
-        bad = {image.member for image in entries[plan.path.name].quarantined}
-        if bad:
-            labels_of_bad = [sample.label for sample in plan.samples if sample.name in bad]
-            counts -= np.bincount(labels_of_bad, minlength=len(counts))
-    return tuple(counts.tolist())
-
-
-def _mean_rgb(entries: Sequence[TarEntry], config: DataConfig) -> tuple[float, float, float]:
-    num_pixels = sum(entry.num_pixels for entry in entries)
-    if num_pixels == 0:
-        raise SourceError(f"{origin(config)}: no usable image in the training set")
-    red, green, blue = (sum(entry.rgb_sums[c] for entry in entries) / num_pixels for c in range(3))
-    return red, green, blue
-
-
 def _num_images(manifest: Manifest) -> int:
     num_samples = sum(entry.num_samples for entry in manifest.entries)
     return num_samples + len(manifest.quarantined)
@@ -295,34 +239,3 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder / WORK)
     with suppress(OSError):
         folder.rmdir()
-
-
-@contextmanager
-def _sole_writer(folder: Path) -> Iterator[None]:
-    """Make the folder and hold its lock, which the system takes back from a process that dies."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            _lock(descriptor, folder)
-            if _is_at(folder, descriptor):
-                yield
-                return
-        finally:
-            os.close(descriptor)
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        log.info("waiting for another process that stages folder=%s", folder)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-
-def _is_at(folder: Path, descriptor: int) -> bool:
-    """False where the folder was removed while its lock was waited for."""
-    try:
-        return os.path.samestat(os.stat(folder), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
