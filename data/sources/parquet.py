@@ -32,11 +32,11 @@ def parquet_source(
     """
     if is_folder(inside(folder, DATA)):
         folder = inside(folder, DATA)
+    files = [files_of(folder, split, (".parquet",)) for split in splits]
     names = class_list(folder)
     samples = FoundSamples()
     with Spool(spool_path) as spool:
-        for split in splits:
-            places = files_of(folder, split, (".parquet",))
+        for places in files:
             names = names or _class_label(places, label_column)
             rows = (_rows(place, (image_column, label_column), spool) for place in places)
             samples.add_split(chain.from_iterable(rows), spool.folder)

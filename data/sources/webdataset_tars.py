@@ -27,10 +27,11 @@ def webdataset_source(
     Raises:
         SourceError: a damaged tar, an image without label, a label that is none.
     """
+    endings = (".tar", ".tar.gz", ".tgz")
+    files = [files_of(folder, split, endings) for split in (train_split, test_split)]
     samples = FoundSamples()
     with Spool(spool_path) as spool:
-        for split in (train_split, test_split):
-            places = files_of(folder, split, (".tar", ".tar.gz", ".tgz"))
+        for places in files:
             found = chain.from_iterable(_found(place, spool, label_key) for place in places)
             samples.add_split(found, spool.folder)
     return samples.labelled(folder, class_list(folder))

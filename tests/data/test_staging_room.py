@@ -9,7 +9,7 @@ import pytest
 import data.direct_file
 import data.staging
 from data.listing import LISTING
-from data.sources.registry import SPOOL
+from data.sources.registry import SOURCES, SPOOL
 from data.sources.source import SourceError, Spool
 from data.space import NotEnoughSpace, require_space
 from data.staging import stage, staged_folder
@@ -18,10 +18,12 @@ from tests.data.pictures import contents, images_of, write_archive, write_tree
 from tests.data.staged import config_of
 
 
-@pytest.mark.parametrize("source", ["folder", "archive"])
+@pytest.mark.parametrize("source", [kind for kind in SOURCES if kind != "builtin"])
 def test_a_source_that_is_not_there_leaves_nothing_behind(tmp_path, source):
     config = config_of(tmp_path / "nowhere", source)
-    with pytest.raises(SourceError, match=r"nowhere does not exist"):
+    with pytest.raises(
+        SourceError, match=r"data.path=.*nowhere (does not exist|is no folder): expected"
+    ):
         stage(config, tmp_path / "staged")
     assert not (tmp_path / "staged").exists()
 
