@@ -1,15 +1,12 @@
-"""A file written past the system's cache, in whole blocks, while more of it is made."""
+"""A file written past the system's cache, from one buffer, in whole blocks."""
 
 import errno
 import fcntl
 import os
-from concurrent.futures import Future, ThreadPoolExecutor
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
-from typing import IO, Final, Self
+from typing import IO, Final
 
-BUFFER_BYTES: Final = (
-    1 << 20
-)  # written at a time: stays in a core's cache, and is enough for a disk
+BUFFER_BYTES: Final = 2 << 20  # written at a time: fits a core's cache, and is enough for a disk
 DISK_BLOCK_BYTES: Final = 4096  # what is written directly begins and ends at such
 
 
@@ -17,59 +14,48 @@ class DirectFile:
     """Appends to a new file; past the system's cache where its file system allows that.
 
     Through the cache a byte would be copied once more, which takes half as much of a core as
-    SHA-256 does, and the sync at the end would have the disk and the cores take turns. While one
-    buffer is written the other is filled. An error of a write is raised by a later call.
+    SHA-256 does, and the sync at the end would have the disk and the cores take turns.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._descriptor = file.fileno()
-        self._buffer, self._spare = _pages(BUFFER_BYTES), _pages(BUFFER_BYTES)
+        self._buffer = _pages(BUFFER_BYTES)
         self._filled = 0  # bytes of the buffer
-        self.num_bytes = 0
+        self._num_written = 0
         self._is_direct = self._switch(True)
-        self._thread = ThreadPoolExecutor(1)
-        self._writing: Future[None] | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._thread.shutdown()  # before the file is closed and its number given to another one
+    @property
+    def num_bytes(self) -> int:
+        return self._num_written + self._filled
 
     def room(self, num_bytes: int) -> memoryview:
         """Give the place of the next bytes, to be filled before `append`; valid until then."""
         if self._filled + num_bytes > len(self._buffer):
-            self._write_blocks(num_bytes)
+            self._write_blocks()
+        if self._filled + num_bytes > len(self._buffer):
+            larger = _pages(self._filled + num_bytes)
+            larger[: self._filled] = self._buffer[: self._filled]
+            self._buffer = larger
         return self._buffer[self._filled : self._filled + num_bytes]
 
     def append(self, num_bytes: int) -> None:
         """Take what was put into the room."""
         self._filled += num_bytes
-        self.num_bytes += num_bytes
 
     def finish(self) -> None:
         """Hand all to the system. Whole blocks are on the disk then; a sync is still needed."""
         self._write_blocks()
-        self._wait()
         if self._is_direct:
             self._is_direct = self._switch(False)
         self._write(self._buffer[: self._filled])
+        self._filled = 0
 
-    def _write_blocks(self, num_more: int = 0) -> None:
-        """Begin to write the whole blocks, and have a buffer for the rest and so many bytes."""
-        self._wait()
+    def _write_blocks(self) -> None:
         rest = self._filled % DISK_BLOCK_BYTES
         whole = self._filled - rest
-        if len(self._spare) < rest + num_more:
-            self._spare = _pages(rest + num_more)
-        self._spare[:rest] = self._buffer[whole : self._filled]
-        self._writing = self._thread.submit(self._write, self._buffer[:whole])
-        self._buffer, self._spare = self._spare, self._buffer
+        self._write(self._buffer[:whole])
+        self._buffer[:rest] = self._buffer[whole : self._filled]
         self._filled = rest
-
-    def _wait(self) -> None:
-        if self._writing is not None:
-            self._writing.result()
 
     def _write(self, data: memoryview) -> None:
         while data:
@@ -80,6 +66,7 @@ class DirectFile:
                     raise
                 self._is_direct = self._switch(False)  # wants larger blocks, or none of this
                 continue
+            self._num_written += num_bytes
             data = data[num_bytes:]
 
     def _switch(self, direct: bool) -> bool:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -38,8 +38,8 @@ def write_tar(plan: TarPlan) -> TarEntry:
     record after it: whoever is interrupted has nothing to clean and repeats one tar.
     """
     tally, samples, class_names = _Tally(), plan.samples, plan.class_names
-    with published(plan.path) as file, DirectFile(file) as direct, Originals() as originals:
-        sink = _Sink(direct)
+    with published(plan.path) as file, Originals() as originals:
+        sink = _Sink(file)
         read = originals.in_turn([sample.location for sample in samples], sink.room)
         for sample, data in zip(samples, read, strict=True):
             try:
@@ -85,8 +85,8 @@ class _Sink:
     Those have digests of their own, in the JSON beside them, which is hashed.
     """
 
-    def __init__(self, file: DirectFile) -> None:
-        self._file = file
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = DirectFile(file)
         self.sha256 = hashlib.sha256()
 
     @property

@@ -12,7 +12,8 @@ from data.direct_file import BUFFER_BYTES, DISK_BLOCK_BYTES, DirectFile
 
 
 def written(path, pieces):
-    with path.open("xb+") as file, DirectFile(file) as sink:
+    with path.open("xb+") as file:
+        sink = DirectFile(file)
         for piece in pieces:
             sink.room(len(piece))[:] = piece
             sink.append(len(piece))
@@ -35,7 +36,8 @@ def test_a_file_has_the_bytes_that_were_appended(tmp_path, seed):
 
 
 def test_what_was_put_into_the_room_and_not_appended_is_forgotten(tmp_path):
-    with (tmp_path / "file").open("xb+") as file, DirectFile(file) as sink:
+    with (tmp_path / "file").open("xb+") as file:
+        sink = DirectFile(file)
         sink.room(10)[:] = b"ten bytes."
         sink.room(4)[:] = b"four"
         sink.append(4)
