@@ -99,7 +99,8 @@ def unpacked(file: IO[bytes], place: str, digest: Digest | None) -> Iterator[IO[
     """
     unpacker = unpacker_of(file)
     found = hashlib.new(digest.algorithm, usedforsecurity=False) if digest else None
-    packed = cast(IO[bytes], Forward(file, found.update)) if found else file
+    watched = Forward(file, found.update) if found else Window(file, _size(file))
+    packed = cast(IO[bytes], watched)
     if unpacker is None:
         yield packed
     else:
@@ -109,6 +110,13 @@ def unpacked(file: IO[bytes], place: str, digest: Digest | None) -> Iterator[IO[
         while packed.read(PIECE_BYTES):
             pass
         digest.compare(place, found.hexdigest(), packed.tell())
+
+
+def _size(file: IO[bytes]) -> int:
+    """In bytes; leaves the file at its start."""
+    num_bytes = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    return num_bytes
 
 
 def unpacker_of(file: IO[bytes]) -> Callable[[Any], Any] | None:
