@@ -16,6 +16,7 @@ large archive's images takes.
 import hashlib
 import io
 import multiprocessing
+import re
 import shutil
 import statistics
 import subprocess
@@ -101,7 +102,7 @@ def main() -> None:
     }
     figures = [
         Figure(
-            name=f"{ours}_vs_{rival.lower().replace(',', '').replace(' ', '_')}",
+            name=f"{ours}_vs_{re.sub('[^a-z0-9]+', '_', rival.lower())}",
             unit=f"MB/s, {'every image decoded' if ours == 'decoded' else 'headers checked'}",
             ours=speeds[ours],
             rival=speeds[rival],
