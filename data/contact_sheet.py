@@ -11,8 +11,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from data.decode import decode_rgb, smallest_scale
 from data.manifest import read_manifest
-from data.plan import SPLITS
-from data.sources.source import Split
+from data.sources.source import SPLITS, Split
 from data.staged_tar import StagedTar, opened_tar
 
 PICTURE_SIDE: Final = 96  # pixels

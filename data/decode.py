@@ -15,6 +15,7 @@ from data.jpeg_header import jpeg_header
 from data.jpeg_rows import cut_below
 
 RgbImage = npt.NDArray[np.uint8]  # (H, W, 3)
+Encoded = bytes | memoryview  # a file's bytes
 
 FULL_SCALE: Final = 8  # JPEG scales are counted in eighths, as the format's 8x8 blocks are
 FAST_SCALES: Final = (1, 2, 4, 8)  # eighths; the scales between are slower than full decoding
@@ -82,15 +83,16 @@ def decode_rgb(
     return _decode_with_pillow(data, max_pixels)
 
 
-def file_extension(data: bytes) -> str:
+def file_extension(data: Encoded) -> str:
     """Name the extension that belongs to the bytes, whatever the file was called; else "img"."""
+    start = bytes(data[:8])
     for magic, extension in EXTENSIONS.items():
-        if data.startswith(magic):
+        if start.startswith(magic):
             return extension
     return "img"
 
 
-def orientation(data: bytes) -> int:
+def orientation(data: Encoded) -> int:
     """Give the EXIF orientation, 1 to 8, that `decode_rgb` applies; 1: upright as stored."""
     if file_extension(data) == "jpg":
         return jpeg_header(data).orientation
@@ -151,7 +153,7 @@ def _told_orientation(image: Image.Image) -> int:
 
 
 @contextmanager
-def _opened(data: bytes) -> Iterator[Image.Image]:
+def _opened(data: Encoded) -> Iterator[Image.Image]:
     """Open with Pillow; whatever goes wrong inside the block becomes UndecodableImage."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -160,7 +162,7 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
         raise
     except UnidentifiedImageError as error:
         raise UndecodableImage(
-            f"is no image of a known format: it starts with {data[:8]!r}"
+            f"is no image of a known format: it starts with {bytes(data[:8])!r}"
         ) from error
     except Exception as error:  # struct.error, IndexError, zlib.error, ...: plugins leak them all
         raise UndecodableImage(f"cannot be decoded: {error}") from error

@@ -15,15 +15,17 @@ class JpegHeader(NamedTuple):
     height_at: int | None  # offset of a baseline frame's height, a number of two bytes
 
 
-def jpeg_header(data: bytes) -> JpegHeader:
+def jpeg_header(data: bytes | memoryview) -> JpegHeader:
     """Read as far as segments follow each other: damage makes nothing fail."""
     place, height_at = 2, None
     exif: bytes | None = None
+    marked = len(EXIF_MARK) + 4
     try:
         while data[place] == 0xFF and (marker := data[place + 1]) != START_OF_SCAN:
             end = place + 2 + (data[place + 2] << 8 | data[place + 3])
-            if marker == APP1 and exif is None and data.startswith(EXIF_MARK, place + 4):
-                exif = data[place + 4 + len(EXIF_MARK) : end]
+            is_exif = marker == APP1 and data[place + 4 : place + marked] == EXIF_MARK
+            if is_exif and exif is None:
+                exif = bytes(data[place + marked : end])
             elif marker in BASELINE and height_at is None:
                 height_at = place + 5
             place = end

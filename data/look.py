@@ -6,6 +6,7 @@ import simplejpeg
 
 from data.decode import (
     MAX_PIXELS_PER_BYTE,
+    Encoded,
     RgbImage,
     decode_rgb,
     file_extension,
@@ -25,18 +26,18 @@ class Look(NamedTuple):
     image: RgbImage | None  # at any scale; None: not decoded
 
 
-def look_at(data: bytes, max_pixels: int) -> Look:
+def look_at(data: Encoded, max_pixels: int) -> Look:
     """Decode an image whole.
 
     Raises:
         UndecodableImage: as `decode_rgb` does.
     """
-    image = decode_rgb(data, max_pixels)
+    image = decode_rgb(bytes(data), max_pixels)
     height, width, _ = image.shape
     return Look(width, height, image)
 
 
-def glance_at(data: bytes, max_pixels: int, with_pixels: bool) -> Look:
+def glance_at(data: Encoded, max_pixels: int, with_pixels: bool) -> Look:
     """Trust a JPEG that begins and ends as one; decode whatever else it is.
 
     A JPEG with a sound header, within `max_pixels`, with an end mark and nothing odd about it is
@@ -49,12 +50,12 @@ def glance_at(data: bytes, max_pixels: int, with_pixels: bool) -> Look:
     size = _size_of_plain_jpeg(data, max_pixels)
     if size is None:
         return look_at(data, max_pixels)
-    return Look(*size, decode_rgb(data, max_pixels, eighths=1) if with_pixels else None)
+    return Look(*size, decode_rgb(bytes(data), max_pixels, eighths=1) if with_pixels else None)
 
 
-def _size_of_plain_jpeg(data: bytes, max_pixels: int) -> tuple[int, int] | None:
+def _size_of_plain_jpeg(data: Encoded, max_pixels: int) -> tuple[int, int] | None:
     """Width and height; None for whatever has to be decoded to be judged."""
-    if file_extension(data) != "jpg" or END_MARK not in data[-TRAILING_BYTES:]:
+    if file_extension(data) != "jpg" or END_MARK not in bytes(data[-TRAILING_BYTES:]):
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)

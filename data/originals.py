@@ -2,7 +2,7 @@
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Self
 
 from data.sources.places import is_remote
@@ -25,13 +25,20 @@ class Originals:
         while self._descriptors:
             os.close(self._descriptors.popitem()[1])
 
-    def in_turn(self, locations: Sequence[ByteRange]) -> Iterator[bytes]:
-        """Read all, in this order; a disk is asked for them in the order in which they lie."""
+    def in_turn(
+        self, locations: Sequence[ByteRange], room: Callable[[int], memoryview]
+    ) -> Iterator[memoryview]:
+        """Read all, in this order; a disk is asked for them in the order in which they lie.
+
+        `room` gives the memory to read so many bytes into.
+        """
         announced = 0
         for number, location in enumerate(locations):
             if number == announced:
                 announced = self._announce(locations, number)
-            yield self._read(location)
+            place = room(location.num_bytes)
+            self._read(location, place)
+            yield place
 
     def _announce(self, locations: Sequence[ByteRange], start: int) -> int:
         """Have the system read ahead from `start` on; returns where it was not asked any more."""
@@ -44,12 +51,12 @@ class Originals:
                 os.posix_fadvise(self._descriptor(place), offset, num_bytes, os.POSIX_FADV_WILLNEED)
         return stop
 
-    def _read(self, location: ByteRange) -> bytes:
+    def _read(self, location: ByteRange, place: memoryview) -> None:
         if is_remote(location.path):
-            return location.read()
-        return location.whole(
-            os.pread(self._descriptor(location.path), location.num_bytes, location.offset)
-        )
+            place[:] = location.read()
+        else:
+            descriptor = self._descriptor(location.path)
+            location.require_whole(os.preadv(descriptor, [place], location.offset))
 
     def _descriptor(self, path: str) -> int:
         descriptor = self._descriptors.get(path)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from data.decode import RgbImage
+from data.decode import Encoded, RgbImage
 from data.look import Look
 
 
@@ -17,7 +17,7 @@ class Shrinking(NamedTuple):
     jpeg_quality: int  # 1 to 100
 
 
-def shrunk(data: bytes, look: Look, how: Shrinking) -> tuple[bytes, Look]:
+def shrunk(data: Encoded, look: Look, how: Shrinking) -> tuple[Encoded, Look]:
     """Rescale an image, whole and antialiased, so that its smallest side is `how.smallest_side`.
 
     Comes back as an upright RGB JPEG without subsampled colours; the same bytes in, the same bytes

@@ -1,13 +1,10 @@
 """From a source to a folder of shuffled WebDataset tars and a manifest."""
 
-import fcntl
 import hashlib
 import json
-import logging
-import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,11 +12,10 @@ from typing import Final
 
 from data.config import DataConfig
 from data.elsewhere import is_elsewhere
-from data.listing import drop_spool, keep_listing, kept_listing
+from data.listing import Listing, drop_spool, kept_listing, make_listing
 from data.manifest import (
     FORMAT_VERSION,
     MANIFEST,
-    ClassCounts,
     Manifest,
     Quarantined,
     TarEntry,
@@ -27,19 +23,19 @@ from data.manifest import (
     read_manifest,
     write_manifest,
 )
-from data.plan import SPLITS, TarPlan, plan_tars
+from data.plan import TarPlan, plan_tars
 from data.publish import remove_partials
+from data.sole_writer import sole_writer
 from data.sources.fingerprint import MISSING, fingerprint
 from data.sources.registry import open_source, origin, selection
-from data.sources.source import SourceError, Split
+from data.sources.source import SPLITS, SourceError, Split
 from data.space import require_space
+from data.summary import manifest_of
 from data.tars import WORK, record_path, write_tar
 
 RunParallel = Callable[[Callable[[TarPlan], TarEntry], Sequence[TarPlan]], Iterable[TarEntry]]
 
 SHOWN: Final = 5  # bad images named in a message
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,7 @@ def stage(
     folder = staged_folder(root, config)
     if not folder.exists() and fingerprint(config) == MISSING:
         open_source(config, folder / WORK)  # says what is missing; nothing is left behind
-    with _sole_writer(folder):
+    with sole_writer(folder):
         manifest = read_manifest(folder) if (folder / MANIFEST).exists() else None
         if manifest is not None:
             _require_same_source(manifest, config, folder)
@@ -113,13 +109,12 @@ def _stage(
     remove_partials(work)
     try:
         state = fingerprint(config)
-        source = kept_listing(work, state) or open_source(config, work)
-        keep_listing(work, state, source)
-        plans = plan_tars(source, config.staging, folder, state)
+        listing = kept_listing(work, state) or _listed(config, work, state)
+        plans = plan_tars(listing, config.staging, folder, work)
         every = [plan for split in SPLITS for plan in plans[split]]
         todo, kept = _sorted_out(every, manifest, rewrite)
         require_space(folder, sum(plan.num_bytes for plan in todo))
-        num_images = sum(len(plan.samples) for plan in every)
+        num_images = sum(plan.num_samples for plan in every)
         entries = list(_tolerated(chain(kept, run_parallel(write_tar, todo)), num_images, config))
     except ValueError:  # the next attempt has to be another one
         drop_spool(work)
@@ -127,10 +122,19 @@ def _stage(
             _remove(folder)
         raise
     _require_same_bytes(manifest, entries, folder)
-    manifest = _manifest(config, source.class_names, state, plans, entries)
+    manifest = manifest_of(config, _staging_digest(config), listing, work, plans, entries)
     write_manifest(folder, manifest)
     shutil.rmtree(work)
     return StagingResult(folder, manifest, tars_written=len(todo), tars_kept=len(kept))
+
+
+def _listed(config: DataConfig, work: Path, state: str) -> Listing:
+    staging = config.staging
+    limits: dict[Split, int | None] = {
+        "train": staging.max_train_samples,
+        "test": staging.max_test_samples,
+    }
+    return make_listing(work, state, open_source(config, work), staging.shuffle_seed, limits)
 
 
 def _sorted_out(
@@ -205,50 +209,6 @@ def _require_same_source(manifest: Manifest, config: DataConfig, folder: Path) -
         )
 
 
-def _manifest(
-    config: DataConfig,
-    class_names: tuple[str, ...],
-    state: str,
-    plans: Mapping[Split, Sequence[TarPlan]],
-    entries: Iterable[TarEntry],
-) -> Manifest:
-    by_file = {entry.file: entry for entry in entries}
-    train, test = (tuple(by_file[plan.path.name] for plan in plans[split]) for split in SPLITS)
-    return Manifest(
-        name=config.name,
-        class_names=class_names,
-        mean_rgb=_mean_rgb(train, config),
-        train=train,
-        test=test,
-        class_counts=ClassCounts(
-            *(_class_counts(plans[split], by_file, len(class_names)) for split in SPLITS)
-        ),
-        max_pixels=config.staging.max_pixels,
-        source=origin(config),
-        fingerprint=state,
-        staging_digest=_staging_digest(config),
-    )
-
-
-def _class_counts(
-    plans: Sequence[TarPlan], entries: Mapping[str, TarEntry], num_classes: int
-) -> tuple[int, ...]:
-    counts = [0] * num_classes
-    for plan in plans:
-        bad = {image.member for image in entries[plan.path.name].quarantined}
-        for sample in plan.samples:
-            counts[sample.label] += sample.name not in bad
-    return tuple(counts)
-
-
-def _mean_rgb(entries: Sequence[TarEntry], config: DataConfig) -> tuple[float, float, float]:
-    num_pixels = sum(entry.num_pixels for entry in entries)
-    if num_pixels == 0:
-        raise SourceError(f"{origin(config)}: no usable image in the training set")
-    red, green, blue = (sum(entry.rgb_sums[c] for entry in entries) / num_pixels for c in range(3))
-    return red, green, blue
-
-
 def _num_images(manifest: Manifest) -> int:
     num_samples = sum(entry.num_samples for entry in manifest.entries)
     return num_samples + len(manifest.quarantined)
@@ -279,34 +239,3 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder / WORK)
     with suppress(OSError):
         folder.rmdir()
-
-
-@contextmanager
-def _sole_writer(folder: Path) -> Iterator[None]:
-    """Make the folder and hold its lock, which the system takes back from a process that dies."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            _lock(descriptor, folder)
-            if _is_at(folder, descriptor):
-                yield
-                return
-        finally:
-            os.close(descriptor)
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        log.info("waiting for another process that stages folder=%s", folder)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-
-def _is_at(folder: Path, descriptor: int) -> bool:
-    """False where the folder was removed while its lock was waited for."""
-    try:
-        return os.path.samestat(os.stat(folder), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False

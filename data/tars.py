@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from bisect import bisect_right
 from pathlib import Path
 from typing import IO, Any, Final
@@ -12,16 +11,16 @@ import numpy.typing as npt
 
 from data.boxes import Annotation, BoxCounts, fit_boxes, scale_boxes
 from data.decode import RgbImage, UndecodableImage, file_extension, orientation
+from data.direct_file import DirectFile
 from data.look import Look, glance_at, look_at
 from data.manifest import SIDE_EDGES, Quarantined, TarEntry, write_entry
 from data.originals import Originals
 from data.plan import PlannedSample, TarPlan
 from data.publish import published
 from data.shrink import shrunk
-from data.tar_format import end_mark, member_header, padding
+from data.tar_format import BLOCK_BYTES, end_mark, member_header, padding
 
 WORK: Final = ".staging"  # sub-folder of what staging needs until it ends
-WRITE_BACK_BYTES: Final = 8 << 20
 NO_BOXES: Final = BoxCounts()
 SEEN_FOR_MEAN: Final = 8  # images of a tar, where not all are decoded
 
@@ -38,11 +37,11 @@ def write_tar(plan: TarPlan) -> TarEntry:
     Same plan, same bytes. The tar appears under its name only when complete and on disk, and its
     record after it: whoever is interrupted has nothing to clean and repeats one tar.
     """
-    tally = _Tally()
+    tally, samples, class_names = _Tally(), plan.samples, plan.class_names
     with published(plan.path) as file, Originals() as originals:
-        counted = _Counted(file)
-        read = originals.in_turn([sample.location for sample in plan.samples])
-        for sample, data in zip(plan.samples, read, strict=True):
+        sink = _Sink(file)
+        read = originals.in_turn([sample.location for sample in samples], sink.room)
+        for sample, data in zip(samples, read, strict=True):
             try:
                 look = _looked_at(data, plan, with_pixels=tally.num_samples < SEEN_FOR_MEAN)
             except UndecodableImage as error:
@@ -51,17 +50,20 @@ def write_tar(plan: TarPlan) -> TarEntry:
             about, counts = _known(sample.annotation, data, look)
             tally.box_counts = tally.box_counts.plus(counts)
             if plan.shrinking is not None:
-                large, (data, look) = look, shrunk(data, look, plan.shrinking)
+                large, (small, look) = look, shrunk(data, look, plan.shrinking)
                 about = _scaled(about, look.width / large.width, look.height / large.height)
+                if small is not data:
+                    data = sink.room(len(small))
+                    data[:] = small
             tally.add(look)
-            _write_sample(counted, plan.class_names[sample.label], sample, data, look, about)
-        counted.write(end_mark(counted.num_bytes))
+            _write_sample(sink, class_names[sample.label], sample, data, look, about)
+        sink.finish()
     entry = TarEntry(
         file=plan.path.name,
         num_samples=tally.num_samples,
-        num_bytes=counted.num_bytes,
-        sha256=counted.sha256.hexdigest(),
-        plan_digest=plan.digest,
+        num_bytes=sink.num_bytes,
+        sha256=sink.sha256.hexdigest(),
+        plan_digest=plan.digest_of(samples),
         num_pixels=tally.num_pixels,
         rgb_sums=tally.rgb_sums(),
         side_counts=tuple(tally.side_counts),
@@ -77,38 +79,39 @@ def record_path(tar: Path) -> Path:
     return tar.parent / WORK / f"{tar.name}.json"
 
 
-class _Counted:
-    """A tar being written: its size, and the digest of all that `write` has written.
+class _Sink:
+    """A tar being written: the digest of all that is in it but the images.
 
-    Images are only passed on: their digests lie in the JSON beside them, which is written.
+    Those have digests of their own, in the JSON beside them, which is hashed.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._on_its_way = 0  # bytes
-        self.num_bytes = 0
+        self._file = DirectFile(file)
         self.sha256 = hashlib.sha256()
+
+    @property
+    def num_bytes(self) -> int:
+        return self._file.num_bytes
+
+    def room(self, num_bytes: int) -> memoryview:
+        """Where the next image may be put before it is known whether it stays, and as what."""
+        return self._file.room(BLOCK_BYTES + num_bytes)[BLOCK_BYTES:]
+
+    def take(self, name: str, num_bytes: int) -> None:
+        """Make the image in the room a member."""
+        header = member_header(name, num_bytes)
+        self.sha256.update(header)
+        self._file.room(BLOCK_BYTES)[:] = header
+        self._file.append(BLOCK_BYTES + num_bytes)
 
     def write(self, data: bytes) -> None:
         self.sha256.update(data)
-        self.pass_on(data)
+        self._file.room(len(data))[:] = data
+        self._file.append(len(data))
 
-    def pass_on(self, data: bytes) -> None:
-        self.num_bytes += len(data)
-        self._file.write(data)
-        if self.num_bytes - self._on_its_way >= WRITE_BACK_BYTES:
-            self._write_back()
-
-    def _write_back(self) -> None:
-        """Have the system begin to write to the disk, and go on meanwhile.
-
-        Left to the sync at the end, disk and cores would take turns. That the advice begins writing
-        is Linux's way; elsewhere it is harmless.
-        """
-        self._file.flush()
-        num_bytes = self.num_bytes - self._on_its_way
-        os.posix_fadvise(self._file.fileno(), self._on_its_way, num_bytes, os.POSIX_FADV_DONTNEED)
-        self._on_its_way = self.num_bytes
+    def finish(self) -> None:
+        self.write(end_mark(self.num_bytes))
+        self._file.finish()
 
 
 class _Tally:
@@ -140,17 +143,17 @@ class _Tally:
         return red, green, blue
 
 
-def _looked_at(data: bytes, plan: TarPlan, with_pixels: bool) -> Look:
+def _looked_at(data: memoryview, plan: TarPlan, with_pixels: bool) -> Look:
     if plan.decode_all or plan.shrinking is not None:
         return look_at(data, plan.max_pixels)
     return glance_at(data, plan.max_pixels, with_pixels)
 
 
 def _write_sample(
-    sink: _Counted,
+    sink: _Sink,
     class_name: str,
     sample: PlannedSample,
-    data: bytes,
+    data: memoryview,
     look: Look,
     known: dict[str, Any],
 ) -> None:
@@ -161,8 +164,7 @@ def _write_sample(
         "height": look.height,
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    sink.write(member_header(f"{sample.key}.{file_extension(data)}", len(data)))
-    sink.pass_on(data)
+    sink.take(f"{sample.key}.{file_extension(data)}", len(data))
     label = str(sample.label).encode()
     text = json.dumps(about | known).encode()
     sink.write(
@@ -181,7 +183,7 @@ def _write_sample(
 
 
 def _known(
-    annotation: Annotation | None, data: bytes, look: Look
+    annotation: Annotation | None, data: memoryview, look: Look
 ) -> tuple[dict[str, Any], BoxCounts]:
     """What the annotation adds to a sample's JSON."""
     if annotation is None:

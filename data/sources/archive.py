@@ -1,13 +1,15 @@
 """A tar, plain or compressed, of a tree of files."""
 
+from itertools import chain
 from pathlib import Path
 
 from data.sources.digests import Digest
 from data.sources.errors import SourceError
 from data.sources.places import is_file, is_folder
-from data.sources.source import ByteRange, ListedSource, Spool
+from data.sources.source import NO_LABEL, ByteRange, ListedSource, SourceSample, Spool
 from data.sources.strict_tar import is_compressed, tar_members
-from data.sources.tree import Tree, TreeFile, source_of_tree
+from data.sources.table import TableWriter
+from data.sources.tree import Tree, source_of_tree
 
 
 def archive_source(
@@ -48,17 +50,19 @@ def archive_tree(place: str, spool: Spool, digest: Digest | None = None) -> Tree
         SourceError: no such format, truncated or damaged, or an unsafe member.
     """
     compressed = is_compressed(place)
-    files: list[TreeFile] = []
     folders: set[str] = set()
-    for member in tar_members(place, digest=digest):
-        if member.is_folder:
-            folders.add(member.name)
-        elif compressed:
-            files.append(TreeFile(member.name, spool.append(member.read()), place))
-        else:
-            location = ByteRange(place, member.offset, member.num_bytes)
-            files.append(TreeFile(member.name, location, place))
-    return Tree(place, files, folders - {""})
+    with TableWriter(spool.folder) as files:
+        for member in tar_members(place, digest=digest):
+            if member.is_folder:
+                folders.add(member.name)
+                continue
+            location = (
+                spool.append(member.read())
+                if compressed
+                else ByteRange(place, member.offset, member.num_bytes)
+            )
+            files.append(SourceSample(member.name, NO_LABEL, location, place))
+        return Tree(place, files.table(), folders - {""})
 
 
 def without_wrapping(tree: Tree, splits: set[str]) -> Tree:
@@ -68,12 +72,12 @@ def without_wrapping(tree: Tree, splits: set[str]) -> Tree:
         start = f"{top}/"
         inner = tree.folders - {top}
         if top in splits or not all(
-            name.startswith(start) for name in [*inner, *(file.name for file in tree.files)]
+            name.startswith(start) for name in chain(inner, tree.files.names())
         ):
             break
         tree = Tree(
             f"{tree.origin}: {top}",
-            [file._replace(name=file.name.removeprefix(start)) for file in tree.files],
+            tree.files.without_start(start),
             frozenset(name.removeprefix(start) for name in inner),
         )
     return tree

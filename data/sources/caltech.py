@@ -12,9 +12,10 @@ from data.sources.digests import Digest, digest_of
 from data.sources.errors import SourceError
 from data.sources.listing import listed_tree
 from data.sources.places import open_file
-from data.sources.source import ListedSource, SourceSample, Spool
+from data.sources.source import NO_LABEL, ListedSource, SourceSample, Spool
 from data.sources.strict_tar import errors_named, stream_members
-from data.sources.tree import Tree, TreeFile
+from data.sources.table import TableWriter
+from data.sources.tree import Tree
 
 # Whatever else lies in the archives is stray: 056.dog/greg/, RENAME2, tmp.
 IMAGES: Final = {
@@ -44,7 +45,7 @@ def caltech_source(
     else:
         expected = "the archive of Caltech's object categories, or the folder unpacked from it"
         tree = listed_tree(place, (), spool_path, check_digests, expected)
-    classes: dict[str, list[TreeFile]] = {}
+    classes: dict[str, list[SourceSample]] = {}
     for file in tree.files:
         if found := IMAGES[kind].fullmatch(file.name):
             classes.setdefault(found[1], []).append(file)
@@ -69,26 +70,29 @@ def caltech_source(
     return ListedSource(class_names, train, test)
 
 
-def _place(seed: int) -> Callable[[TreeFile], bytes]:
-    def place(file: TreeFile) -> bytes:
+def _place(seed: int) -> Callable[[SourceSample], bytes]:
+    def place(file: SourceSample) -> bytes:
         name = "/".join(file.name.split("/")[-2:])  # however deep it was unpacked
         return hashlib.sha256(f"{seed}/{name}".encode()).digest()
 
     return place
 
 
-def _samples(files: Sequence[TreeFile], label: int) -> list[SourceSample]:
-    return [SourceSample(file.name, label, file.location, file.archive) for file in files]
+def _samples(files: Sequence[SourceSample], label: int) -> list[SourceSample]:
+    return [file._replace(label=label) for file in files]
 
 
 def _zipped_tree(place: str, spool_path: Path, digest: Digest | None) -> Tree:
-    with Spool(spool_path) as spool, _zip_member(place, INNER) as (stream, name):
-        files = [
-            TreeFile(member.name, spool.append(member.read()), place)
-            for member in stream_members(stream, f"{place}: {name}", digest=digest)
-            if not member.is_folder
-        ]
-    return Tree(place, files, frozenset())
+    with (
+        Spool(spool_path) as spool,
+        TableWriter(spool.folder) as files,
+        _zip_member(place, INNER) as (stream, name),
+    ):
+        for member in stream_members(stream, f"{place}: {name}", digest=digest):
+            if not member.is_folder:
+                location = spool.append(member.read())
+                files.append(SourceSample(member.name, NO_LABEL, location, place))
+        return Tree(place, files.table(), frozenset())
 
 
 @contextmanager

@@ -7,19 +7,20 @@ from pathlib import Path
 
 from data.sources.errors import SourceError
 from data.sources.places import is_remote
-from data.sources.source import ByteRange, ListedSource
-from data.sources.tree import Tree, TreeFile, source_of_tree
+from data.sources.source import NO_LABEL, ByteRange, ListedSource, SourceSample
+from data.sources.table import TableWriter
+from data.sources.tree import Tree, source_of_tree
 
 
-def folder_source(path: str, train_split: str, test_split: str) -> ListedSource:
+def folder_source(path: str, train_split: str, test_split: str, work: Path) -> ListedSource:
     """Read a folder-per-class tree on a disk."""
     expected = (
         f"a folder with {train_split}/CLASS/IMAGE and {test_split}/CLASS/IMAGE, or with CLASS/IMAGE"
     )
-    return source_of_tree(folder_tree(path, expected), train_split, test_split)
+    return source_of_tree(folder_tree(path, expected, work), train_split, test_split)
 
 
-def folder_tree(path: str, expected: str) -> Tree:
+def folder_tree(path: str, expected: str, work: Path) -> Tree:
     """List the files below `path`; links are followed, as in any folder of links to images.
 
     Raises:
@@ -32,11 +33,11 @@ def folder_tree(path: str, expected: str) -> Tree:
         what = "is a file" if root.exists() else "does not exist"
         raise SourceError(f"data.path={path} {what}: expected {expected}")
     folders: list[str] = []
-    files = list(_walk(root, folders))
-    return Tree(path, files, set(folders))
+    with TableWriter(work) as files:
+        return Tree(path, files.extend(_walk(root, folders)).table(), set(folders))
 
 
-def _walk(root: Path, folders: list[str]) -> Iterator[TreeFile]:
+def _walk(root: Path, folders: list[str]) -> Iterator[SourceSample]:
     """Yield the files below root; add the names of the folders to `folders`."""
     for where, folder_names, file_names in os.walk(root, followlinks=True, onerror=_raise):
         inside = Path(where).relative_to(root)
@@ -44,7 +45,7 @@ def _walk(root: Path, folders: list[str]) -> Iterator[TreeFile]:
         for file_name in file_names:
             name = _printable((inside / file_name).as_posix(), root)
             path = os.path.join(where, file_name)
-            yield TreeFile(name, ByteRange(path, 0, _size(path)), str(root))
+            yield SourceSample(name, NO_LABEL, ByteRange(path, 0, _size(path)), str(root))
 
 
 def _raise(error: OSError) -> None:

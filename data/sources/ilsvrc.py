@@ -1,7 +1,8 @@
 """ILSVRC-2012 from its official archives, which stay as they are: nothing is unpacked."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Final
 
 from data.boxes import Annotation, Box
@@ -12,6 +13,7 @@ from data.sources.messages import some
 from data.sources.places import inside, is_file, is_folder, names_in, read_range
 from data.sources.source import ByteRange, ListedSource, SourceSample
 from data.sources.strict_tar import tar_members
+from data.sources.table import TableWriter
 from data.sources.xml_boxes import XmlAnnotation, read_xml
 
 TRAIN: Final = "ILSVRC2012_img_train.tar"
@@ -46,7 +48,7 @@ def ilsvrc_files(folder: str) -> list[str]:
     return [*REQUIRED, *(name for name in OPTIONAL if is_file(inside(folder, name)))]
 
 
-def ilsvrc_source(folder: str, check_digests: bool) -> ListedSource:
+def ilsvrc_source(folder: str, check_digests: bool, work: Path) -> ListedSource:
     """List ILSVRC-2012: training images, and the validation images as test images.
 
     A label is the rank of the class's WNID, as everywhere; the development kit's own numbers are
@@ -66,7 +68,9 @@ def ilsvrc_source(folder: str, check_digests: bool) -> ListedSource:
             boxes |= _annotations(inside(folder, name), digests[name], devkit, labels)
     boxes |= _blacklisted(_blacklist(folder, devkit), boxes)
     test = _validation(folder, devkit, labels, digests[VALIDATION], boxes)
-    train = _train(folder, devkit, labels, digests[TRAIN], boxes)
+    with TableWriter(work) as writer:
+        writer.extend(_train(folder, devkit, labels, digests[TRAIN], boxes))
+        train = writer.table()
     return ListedSource(class_names, train, test)
 
 
@@ -76,9 +80,8 @@ def _train(
     labels: Mapping[str, int],
     digest: Digest | None,
     boxes: Annotations,
-) -> list[SourceSample]:
+) -> Iterator[SourceSample]:
     place = inside(folder, TRAIN)
-    samples: list[SourceSample] = []
     counts = dict.fromkeys(labels, 0)
     for member in tar_members(place, of_tars=True, digest=digest):
         if member.is_folder:
@@ -92,9 +95,8 @@ def _train(
         counts[found[1]] += 1
         location = ByteRange(place, member.offset, member.num_bytes)
         name, label = f"{found[2]}.JPEG", labels[found[1]]
-        samples.append(SourceSample(name, label, location, place, boxes.get(found[2])))
+        yield SourceSample(name, label, location, place, boxes.get(found[2]))
     _require_counts(place, devkit.synsets.values(), counts)
-    return samples
 
 
 def _require_counts(place: str, synsets: Iterable[Synset], counts: Mapping[str, int]) -> None:

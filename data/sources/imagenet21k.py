@@ -10,6 +10,7 @@ from data.sources.digests import digest_of
 from data.sources.errors import SourceError
 from data.sources.source import ByteRange, ListedSource, SourceSample, Spool
 from data.sources.strict_tar import is_compressed, tar_members
+from data.sources.table import TableWriter
 
 IMAGE: Final = re.compile(r"(?:[^/]+/)?(n\d{8})\.tar/(\1_\d+)\.JPEG")
 TEST_ONE_IN: Final = 25
@@ -28,8 +29,12 @@ def imagenet21k_source(place: str, spool_path: Path, check_digests: bool) -> Lis
     require_archive(place, "fall11_whole.tar or winter21_whole.tar.gz")
     folder, _, file_name = place.rpartition("/")
     digest = digest_of(folder, file_name, check_digests)
-    found: list[tuple[str, str, ByteRange]] = []
-    with Spool(spool_path) as spool:
+    numbers: dict[str, int] = {}  # of the classes, as they come
+    with (
+        Spool(spool_path) as spool,
+        TableWriter(spool.folder) as train,
+        TableWriter(spool.folder) as test,
+    ):
         compressed = is_compressed(place)
         for member in tar_members(place, of_tars=True, digest=digest):
             if member.is_folder:
@@ -45,14 +50,13 @@ def imagenet21k_source(place: str, spool_path: Path, check_digests: bool) -> Lis
                 if compressed
                 else ByteRange(place, member.offset, member.num_bytes)
             )
-            found.append((match[1], f"{match[2]}.JPEG", location))
-    class_names = tuple(sorted({wnid for wnid, _, _ in found}))
+            name, number = f"{match[2]}.JPEG", numbers.setdefault(match[1], len(numbers))
+            is_test = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % TEST_ONE_IN == 0
+            (test if is_test else train).append(SourceSample(name, number, location, place))
+        tables = train.table(), test.table()
+    class_names = tuple(sorted(numbers))
     if len(class_names) < 2:
         raise SourceError(f"{place}: {len(class_names)} classes: expected thousands")
     labels = {wnid: label for label, wnid in enumerate(class_names)}
-    train: list[SourceSample] = []
-    test: list[SourceSample] = []
-    for wnid, name, location in found:
-        is_test = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % TEST_ONE_IN == 0
-        (test if is_test else train).append(SourceSample(name, labels[wnid], location, place))
-    return ListedSource(class_names, train, test)
+    ranks = [labels[wnid] for wnid in numbers]
+    return ListedSource(class_names, *(table.relabelled(ranks) for table in tables))

@@ -10,7 +10,8 @@ from data.sources.folder import folder_tree
 from data.sources.messages import some
 from data.sources.places import inside, is_file, is_folder
 from data.sources.source import Spool
-from data.sources.tree import Tree, TreeFile
+from data.sources.table import TableWriter
+from data.sources.tree import Tree
 
 
 def listed_tree(
@@ -26,18 +27,20 @@ def listed_tree(
         if missing and not is_unpacked(place, archives):
             raise SourceError(f"{place}: lacks {some(missing)}: put what is missing there, packed")
     if is_folder(place) and is_unpacked(place, archives):
-        return folder_tree(place, expected)
+        return folder_tree(place, expected, spool_path.parent)
     if not archives:
         require_archive(place, expected)
         place, _, name = place.rpartition("/")
         archives = [name]
-    files: dict[str, TreeFile] = {}
-    with Spool(spool_path) as spool:
+    seen: set[str] = set()
+    with Spool(spool_path) as spool, TableWriter(spool.folder) as files:
         for name in archives:
             digest = digest_of(place, name, check_digests)
             tree = archive_tree(inside(place, name), spool, digest)
-            files = {file.name: file for file in tree.files} | files
-    return Tree(", ".join(inside(place, name) for name in archives), [*files.values()], frozenset())
+            files.extend(file for file in tree.files if file.name not in seen)
+            seen |= set(tree.files.names()) if len(archives) > 1 else set()
+        origin = ", ".join(inside(place, name) for name in archives)
+        return Tree(origin, files.table(), frozenset())
 
 
 def is_unpacked(place: str, archives: Sequence[str]) -> bool:

@@ -1,14 +1,15 @@
 """Parquet files with image bytes, as Hugging Face ships data sets. Needs the extra `parquet`."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 from data.sources.errors import SourceError
 from data.sources.places import inside, is_folder, open_file
-from data.sources.shards import Found, class_list, files_of, labelled
+from data.sources.shards import Found, FoundSamples, class_list, files_of
 from data.sources.source import ListedSource, Spool
 
 ROWS: Final = 64  # read at a time
@@ -31,16 +32,15 @@ def parquet_source(
     """
     if is_folder(inside(folder, DATA)):
         folder = inside(folder, DATA)
+    files = [files_of(folder, split, (".parquet",)) for split in splits]
     names = class_list(folder)
-    found: dict[str, list[Found]] = {}
+    samples = FoundSamples()
     with Spool(spool_path) as spool:
-        for split in splits:
-            found[split] = []
-            for place in files_of(folder, split, (".parquet",)):
-                with _opened(place) as file:
-                    names = names or _class_label(file.schema_arrow.metadata, label_column)
-                    found[split] += _rows(place, file, (image_column, label_column), spool)
-    return labelled(folder, found, names)
+        for places in files:
+            names = names or _class_label(places, label_column)
+            rows = (_rows(place, (image_column, label_column), spool) for place in places)
+            samples.add_split(chain.from_iterable(rows), spool.folder)
+    return samples.labelled(folder, names)
 
 
 @contextmanager
@@ -59,7 +59,12 @@ def _opened(place: str) -> Iterator[Any]:
             raise SourceError(f"{place}: cannot be read as Parquet: {error}") from error
 
 
-def _rows(place: str, file: Any, columns: tuple[str, str], spool: Spool) -> Iterator[Found]:
+def _rows(place: str, columns: tuple[str, str], spool: Spool) -> Iterator[Found]:
+    with _opened(place) as file:
+        yield from _rows_of(place, file, columns, spool)
+
+
+def _rows_of(place: str, file: Any, columns: tuple[str, str], spool: Spool) -> Iterator[Found]:
     if missing := [name for name in columns if name not in file.schema_arrow.names]:
         have = ", ".join(file.schema_arrow.names)
         raise SourceError(
@@ -80,9 +85,12 @@ def _rows(place: str, file: Any, columns: tuple[str, str], spool: Spool) -> Iter
             number += 1
 
 
-def _class_label(metadata: dict[bytes, bytes] | None, column: str) -> tuple[str, ...]:
-    try:
-        features = json.loads((metadata or {})[FEATURES])["info"]["features"]
-        return tuple(str(name) for name in features[column]["names"])
-    except (KeyError, TypeError, ValueError):
-        return ()
+def _class_label(places: Iterable[str], column: str) -> tuple[str, ...]:
+    """The names in the first file that tells some."""
+    for place in places:
+        with _opened(place) as file:
+            metadata = file.schema_arrow.metadata or {}
+        with suppress(KeyError, TypeError, ValueError):
+            features = json.loads(metadata[FEATURES])["info"]["features"]
+            return tuple(str(name) for name in features[column]["names"])
+    return ()

@@ -47,7 +47,7 @@ def _caltech(config: DataConfig, work: Path) -> Source:
 def _kaggle(config: DataConfig, work: Path) -> Source:
     expected = "Kaggle's archive, or the folder unpacked from it"
     place, spool = source_path(config), work / SPOOL
-    return kaggle_source(listed_tree(place, (), spool, config.check_digests, expected))
+    return kaggle_source(listed_tree(place, (), spool, config.check_digests, expected), work)
 
 
 def _parquet(config: DataConfig, work: Path) -> Source:
@@ -70,10 +70,12 @@ def _voc(config: DataConfig, work: Path) -> Source:
 SOURCES: Final[dict[SourceKind, Opener]] = {
     "builtin": lambda config, work: builtin_source(config.name, work / SPOOL),
     "folder": lambda config, work: folder_source(
-        source_path(config), config.train_split, config.test_split
+        source_path(config), config.train_split, config.test_split, work
     ),
     "archive": _archive,
-    "ilsvrc2012": lambda config, work: ilsvrc_source(source_path(config), config.check_digests),
+    "ilsvrc2012": lambda config, work: ilsvrc_source(
+        source_path(config), config.check_digests, work
+    ),
     "kaggle": _kaggle,
     "imagenet21k": lambda config, work: imagenet21k_source(
         source_path(config), work / SPOOL, config.check_digests

@@ -1,11 +1,15 @@
 """Data sets that others have cut into files by split: train-00000.tar, train-00000.parquet, ..."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Final, NamedTuple
+
+import numpy as np
 
 from data.sources.errors import SourceError
 from data.sources.places import inside, is_folder, names_in, read_range
 from data.sources.source import ByteRange, ListedSource, SourceSample
+from data.sources.table import SampleTable, TableWriter
 
 CLASSES: Final = "classes.txt"  # beside the files: one name a line, in the order of the labels
 MAX_LIST_BYTES: Final = 1 << 22
@@ -46,39 +50,55 @@ def class_list(folder: str) -> tuple[str, ...]:
     return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
-def labelled(
-    origin: str, splits: Mapping[str, Sequence[Found]], class_names: tuple[str, ...]
-) -> ListedSource:
-    """Turn labels as written into labels by `class_names`.
+class FoundSamples:
+    """The images of the splits, in tables; labels are numbered as they come."""
 
-    Without names, those are the labels themselves: names sorted, numbers in their order.
+    def __init__(self) -> None:
+        self._numbers: dict[int | str, int] = {}
+        self._tables: list[SampleTable] = []
 
-    Raises:
-        SourceError: names and numbers mixed, a label outside the class list, fewer than two.
-    """
-    train, test = splits.values()
-    written = {found.label for found in train} | {found.label for found in test}
-    if len({type(label) for label in written}) > 1:
-        raise SourceError(f"{origin}: some labels are numbers and some are names")
-    if not class_names:
-        class_names = _names(origin, written)
-    ranks: dict[int | str, int] = {name: label for label, name in enumerate(class_names)}
-    ranks |= {label: label for label in range(len(class_names))}
-    if strange := [f for f in (*train, *test) if f.label not in ranks]:
+    def add_split(self, found: Iterable[Found], work: Path) -> None:
+        numbers = self._numbers
+        with TableWriter(work) as writer:
+            for name, label, location, archive in found:
+                number = numbers.setdefault(label, len(numbers))
+                writer.append(SourceSample(name, number, location, archive))
+            self._tables.append(writer.table())
+
+    def labelled(self, origin: str, class_names: tuple[str, ...]) -> ListedSource:
+        """Turn labels as written into labels by `class_names`.
+
+        Without names, those are the labels themselves: names sorted, numbers in their order.
+
+        Raises:
+            SourceError: names and numbers mixed, a label outside the class list, fewer than two.
+        """
+        written = self._numbers.keys()
+        if len({type(label) for label in written}) > 1:
+            raise SourceError(f"{origin}: some labels are numbers and some are names")
+        if not class_names:
+            class_names = _names(origin, written)
+        ranks: dict[int | str, int] = {name: label for label, name in enumerate(class_names)}
+        ranks |= {label: label for label in range(len(class_names))}
+        self._require_listed(ranks, len(class_names))
+        if len(class_names) < 2:
+            raise SourceError(f"{origin}: {len(class_names)} classes: expected at least two")
+        of_numbers = [ranks[label] for label in written]
+        return ListedSource(class_names, *(table.relabelled(of_numbers) for table in self._tables))
+
+    def _require_listed(self, ranks: Mapping[int | str, int], num_classes: int) -> None:
+        strange = {number: label for label, number in self._numbers.items() if label not in ranks}
+        if not strange:
+            return
+        hits = [np.flatnonzero(np.isin(table.labels, list(strange))) for table in self._tables]
+        first = next(t[int(hit[0])] for t, hit in zip(self._tables, hits, strict=True) if len(hit))
         raise SourceError(
-            f"{strange[0].archive}: {strange[0].name} has label {strange[0].label!r}, one of "
-            f"{len(strange)} outside the list of {len(class_names)} classes"
+            f"{first.archive}: {first.name} has label {strange[first.label]!r}, one of "
+            f"{sum(map(len, hits))} outside the list of {num_classes} classes"
         )
-    if len(class_names) < 2:
-        raise SourceError(f"{origin}: {len(class_names)} classes: expected at least two")
-
-    def samples(found: Sequence[Found]) -> list[SourceSample]:
-        return [SourceSample(f.name, ranks[f.label], f.location, f.archive) for f in found]
-
-    return ListedSource(class_names, samples(train), samples(test))
 
 
-def _names(origin: str, written: set[int | str]) -> tuple[str, ...]:
+def _names(origin: str, written: Collection[int | str]) -> tuple[str, ...]:
     numbers = [label for label in written if isinstance(label, int)]
     if not numbers:
         return tuple(sorted(str(label) for label in written))

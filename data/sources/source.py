@@ -1,15 +1,16 @@
 """What a source of labelled images gives to staging."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol, get_args
 
 from data.boxes import Annotation
 from data.sources.errors import SourceError as SourceError  # where sources look for it
 from data.sources.places import read_range
 
 Split = Literal["train", "test"]
+SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 
 
 class ByteRange(NamedTuple):
@@ -24,20 +25,24 @@ class ByteRange(NamedTuple):
     num_bytes: int
 
     def read(self) -> bytes:
-        return self.whole(read_range(self.path, self.offset, self.num_bytes))
+        data = read_range(self.path, self.offset, self.num_bytes)
+        self.require_whole(len(data))
+        return data
 
-    def whole(self, data: bytes) -> bytes:
-        """Pass on what was read there.
+    def require_whole(self, num_read: int) -> None:
+        """Refuse fewer bytes than there were.
 
         Raises:
-            SourceError: fewer bytes than there were.
+            SourceError: the file is shorter than when it was listed.
         """
-        if len(data) != self.num_bytes:
+        if num_read != self.num_bytes:
             raise SourceError(
-                f"{self.path}: {len(data)} of {self.num_bytes} bytes at offset {self.offset}: "
+                f"{self.path}: {num_read} of {self.num_bytes} bytes at offset {self.offset}: "
                 "the file became shorter after staging had listed it"
             )
-        return data
+
+
+NO_LABEL: Final = -1  # not known yet
 
 
 class SourceSample(NamedTuple):
@@ -58,7 +63,7 @@ class Source(Protocol):
         """A label is an index into it; sorted, which for ImageNet is the order of WNIDs."""
         ...
 
-    def samples(self, split: Split) -> Iterator[SourceSample]: ...
+    def samples(self, split: Split) -> Iterable[SourceSample]: ...
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,8 @@ class ListedSource:
     train: Sequence[SourceSample]
     test: Sequence[SourceSample]
 
-    def samples(self, split: Split) -> Iterator[SourceSample]:
-        return iter(self.train if split == "train" else self.test)
+    def samples(self, split: Split) -> Sequence[SourceSample]:
+        return self.train if split == "train" else self.test
 
 
 class Spool:
@@ -80,6 +85,10 @@ class Spool:
         self._path = str(path)
         self._file = path.open("wb")
         self._offset = 0
+
+    @property
+    def folder(self) -> Path:
+        return Path(self._path).parent
 
     def append(self, data: bytes) -> ByteRange:
         """Readable by others only after the spool is closed."""

@@ -66,22 +66,25 @@ class Forward:
 
 
 class Window:
-    """A part of a stream as a stream of its own."""
+    """A part of a stream as a stream of its own; while it is used, nobody else moves the stream."""
 
     def __init__(self, stream: IO[bytes], num_bytes: int) -> None:
         self._stream, self._start, self._num_bytes = stream, stream.tell(), num_bytes
+        self._position = 0  # tarfile asks seven times a member, and a file asks the system
 
     def read(self, size: int = -1) -> bytes:
-        left = self._num_bytes - self.tell()
-        return self._stream.read(left if size < 0 else min(size, left))
+        left = self._num_bytes - self._position
+        data = self._stream.read(left if size < 0 else min(size, left))
+        self._position += len(data)
+        return data
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         assert whence == io.SEEK_SET
-        self._stream.seek(self._start + min(offset, self._num_bytes))
-        return self.tell()
+        self._position = self._stream.seek(self._start + min(offset, self._num_bytes)) - self._start
+        return self._position
 
     def tell(self) -> int:
-        return self._stream.tell() - self._start
+        return self._position
 
 
 @contextmanager
@@ -96,7 +99,8 @@ def unpacked(file: IO[bytes], place: str, digest: Digest | None) -> Iterator[IO[
     """
     unpacker = unpacker_of(file)
     found = hashlib.new(digest.algorithm, usedforsecurity=False) if digest else None
-    packed = cast(IO[bytes], Forward(file, found.update)) if found else file
+    watched = Forward(file, found.update) if found else Window(file, _size(file))
+    packed = cast(IO[bytes], watched)
     if unpacker is None:
         yield packed
     else:
@@ -106,6 +110,13 @@ def unpacked(file: IO[bytes], place: str, digest: Digest | None) -> Iterator[IO[
         while packed.read(PIECE_BYTES):
             pass
         digest.compare(place, found.hexdigest(), packed.tell())
+
+
+def _size(file: IO[bytes]) -> int:
+    """In bytes; leaves the file at its start."""
+    num_bytes = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    return num_bytes
 
 
 def unpacker_of(file: IO[bytes]) -> Callable[[Any], Any] | None:

@@ -8,6 +8,7 @@ from typing import IO, Final, NamedTuple, Self, cast
 
 from data.sources.digests import Digest
 from data.sources.errors import SourceError
+from data.sources.name_set import NameSet
 from data.sources.places import open_file
 from data.sources.streams import DAMAGE, Window, unpacked, unpacker_of
 
@@ -94,7 +95,7 @@ def _members(
     stream: IO[bytes], place: str, start: int, levels: int | None, outer: str = ""
 ) -> Iterator[Member]:
     """`levels`: how deep tars are opened; None: they are files like others."""
-    seen: set[str] = set()
+    seen = NameSet()
     limits = _Limits()
     with tarfile.open(fileobj=stream, mode="r:", tarinfo=_StrictTarInfo) as tar:
         while (info := tar.next()) is not None:
@@ -102,11 +103,9 @@ def _members(
             where = f"{place}: member {outer + info.name!r} at offset {start + info.offset}"
             is_inner = levels is not None and info.isfile() and info.name.endswith(TAR)
             name = _safe_name(info, where, MAX_INNER_BYTES if is_inner else MAX_MEMBER_BYTES)
-            if info.isfile() and name in seen:
+            if info.isfile() and not seen.add(name):
                 raise SourceError(f"{where}: comes twice in the archive")
             limits.count(info, where)
-            if info.isfile():
-                seen.add(name)
             offset = start + info.offset_data
             if is_inner:
                 yield from _inner_members(stream, info, place, offset, levels, f"{outer}{name}")

@@ -1,23 +1,20 @@
 """Reading a list of file names as a folder-per-class tree, from a disk or from an archive."""
 
 import hashlib
-from collections.abc import Mapping, Sequence, Set
+from array import array
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from itertools import repeat
+from typing import Final
 
 from data.sources.errors import SourceError
 from data.sources.messages import some
-from data.sources.source import ByteRange, ListedSource, SourceSample
+from data.sources.source import ListedSource
+from data.sources.table import SampleTable
 
 TEST_ONE_IN: Final = 10  # of the images of a tree without splits
 
-Classes = Mapping[str, Sequence["TreeFile"]]  # class name → its files
-
-
-class TreeFile(NamedTuple):
-    name: str  # relative, "/" between the parts
-    location: ByteRange
-    archive: str  # or folder that it lies in
+Classes = Mapping[str, "array[int]"]  # class name → positions of its files
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,7 @@ class Tree:
     """The files and folders of a source; `origin` is how messages call it."""
 
     origin: str
-    files: Sequence[TreeFile]
+    files: SampleTable  # without labels; names are relative, "/" between the parts
     folders: Set[str]  # the empty ones too
 
 
@@ -53,7 +50,8 @@ def source_of_tree(tree: Tree, train_split: str, test_split: str) -> ListedSourc
         return _split_by_content(tree)
     train, test = (_classes(tree, f"{split}/") for split in splits)
     _require_same_classes(tree.origin, train, test, train_split, test_split)
-    return ListedSource(tuple(sorted(train)), _labelled(train), _labelled(test))
+    labelled_train, labelled_test = _labelled(tree.files, train), _labelled(tree.files, test)
+    return ListedSource(tuple(sorted(train)), labelled_train, labelled_test)
 
 
 def is_test_content(data: bytes) -> bool:
@@ -65,29 +63,34 @@ def _without_hidden(tree: Tree) -> Tree:
     def shown(name: str) -> bool:
         return not any(part.startswith(".") for part in name.split("/"))
 
-    files = [file for file in tree.files if shown(file.name)]
-    return Tree(tree.origin, files, {folder for folder in tree.folders if shown(folder)})
+    names = enumerate(tree.files.names())
+    files = array("q", (position for position, name in names if shown(name)))
+    if len(files) == len(tree.files):
+        return tree
+    return Tree(
+        tree.origin, tree.files.only(files), {folder for folder in tree.folders if shown(folder)}
+    )
 
 
 def _holds(tree: Tree, folder: str) -> bool:
     start = f"{folder}/"
-    return folder in tree.folders or any(file.name.startswith(start) for file in tree.files)
+    return folder in tree.folders or any(name.startswith(start) for name in tree.files.names())
 
 
 def _classes(tree: Tree, start: str) -> Classes:
-    classes: dict[str, list[TreeFile]] = {}
+    classes: dict[str, array[int]] = {}
     for folder in tree.folders:
         if folder.startswith(start):
-            classes.setdefault(folder.removeprefix(start).split("/")[0], [])
-    for file in tree.files:
-        if file.name.startswith(start):
-            class_name, slash, _ = file.name.removeprefix(start).partition("/")
+            classes.setdefault(folder.removeprefix(start).split("/")[0], array("q"))
+    for position, name in enumerate(tree.files.names()):
+        if name.startswith(start):
+            class_name, slash, _ = name.removeprefix(start).partition("/")
             if not slash:
                 raise SourceError(
-                    f"{tree.origin}: {file.name} lies beside the class folders: expected "
+                    f"{tree.origin}: {name} lies beside the class folders: expected "
                     f"{start}CLASS/IMAGE; move it into its class's folder or out of the tree"
                 )
-            classes.setdefault(class_name, []).append(file)
+            classes.setdefault(class_name, array("q")).append(position)
     if len(classes) < 2:
         raise SourceError(
             f"{tree.origin}: found {len(classes)} class folders in {start or 'the top folder'}: "
@@ -116,23 +119,23 @@ def _require_same_classes(
         )
 
 
-def _labelled(classes: Classes) -> list[SourceSample]:
-    return [
-        SourceSample(file.name, label, file.location, file.archive)
-        for label, class_name in enumerate(sorted(classes))
-        for file in classes[class_name]
-    ]
+def _labelled(files: SampleTable, classes: Classes) -> SampleTable:
+    positions, labels = array("q"), array("i")
+    for label, class_name in enumerate(sorted(classes)):
+        positions.extend(classes[class_name])
+        labels.extend(repeat(label, len(classes[class_name])))
+    return files.only(positions, labels)
 
 
 def _split_by_content(tree: Tree) -> ListedSource:
     classes = _classes(tree, "")
-    train: list[SourceSample] = []
-    test: list[SourceSample] = []
-    for sample in _labelled(classes):
-        (test if is_test_content(sample.location.read()) else train).append(sample)
+    samples = _labelled(tree.files, classes)
+    train, test = array("q"), array("q")
+    for position, sample in enumerate(samples):
+        (test if is_test_content(sample.location.read()) else train).append(position)
     if not train or not test:
         raise SourceError(
             f"{tree.origin}: {len(train) + len(test)} images are too few to set one in "
             f"{TEST_ONE_IN} aside for testing: put them into train/CLASS/ and test/CLASS/"
         )
-    return ListedSource(tuple(sorted(classes)), train, test)
+    return ListedSource(tuple(sorted(classes)), samples.only(train), samples.only(test))

@@ -12,7 +12,7 @@ from data.boxes import Annotation, Box
 from data.sources.errors import SourceError
 from data.sources.messages import some
 from data.sources.source import ListedSource, SourceSample
-from data.sources.tree import Tree, TreeFile
+from data.sources.tree import Tree
 from data.sources.xml_boxes import XmlAnnotation, read_xml
 
 IMAGES: Final = "JPEGImages/"
@@ -26,7 +26,7 @@ class _Root(NamedTuple):
     """The files below one VOC root, by name from there on."""
 
     origin: str
-    files: Mapping[str, TreeFile]
+    files: Mapping[str, SourceSample]
 
     def text(self, name: str) -> str:
         if name not in self.files:
@@ -40,7 +40,7 @@ class _Root(NamedTuple):
         file = self.files[name]
         return read_xml(file.location.read(), f"{file.archive}: member {file.name!r}")
 
-    def image(self, image_id: str) -> TreeFile:
+    def image(self, image_id: str) -> SourceSample:
         for extension in ("jpg", "png"):
             if found := self.files.get(f"{IMAGES}{image_id}.{extension}"):
                 return found

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from data.sources.errors import SourceError
-from data.sources.shards import Found, class_list, files_of, labelled
+from data.sources.shards import Found, FoundSamples, class_list, files_of
 from data.sources.source import ByteRange, ListedSource, Spool
 from data.sources.strict_tar import Member, is_compressed, tar_members
 
@@ -26,16 +27,14 @@ def webdataset_source(
     Raises:
         SourceError: a damaged tar, an image without label, a label that is none.
     """
+    endings = (".tar", ".tar.gz", ".tgz")
+    files = [files_of(folder, split, endings) for split in (train_split, test_split)]
+    samples = FoundSamples()
     with Spool(spool_path) as spool:
-        splits = {
-            split: [
-                found
-                for place in files_of(folder, split, (".tar", ".tar.gz", ".tgz"))
-                for found in _found(place, spool, label_key)
-            ]
-            for split in (train_split, test_split)
-        }
-    return labelled(folder, splits, class_list(folder))
+        for places in files:
+            found = chain.from_iterable(_found(place, spool, label_key) for place in places)
+            samples.add_split(found, spool.folder)
+    return samples.labelled(folder, class_list(folder))
 
 
 def _found(place: str, spool: Spool, label_key: str) -> Iterator[Found]:

@@ -29,7 +29,7 @@ def listed(source):
 @pytest.mark.parametrize("wrap", ["", "./", "pets-1.0/", "./a/b/"])
 def test_an_archive_gives_what_its_tree_gives(tmp_path, name, mode, wrap):
     path = write_archive(tmp_path / name, images_of(), mode, wrap)
-    tree = folder_source(str(write_tree(tmp_path / "tree", images_of())), "train", "test")
+    tree = folder_source(str(write_tree(tmp_path / "tree", images_of())), "train", "test", tmp_path)
     assert listed(read(path)) == listed(tree)
     assert read(path).class_names == tree.class_names
 
@@ -51,7 +51,7 @@ def test_every_tar_format_and_long_names_are_read(tmp_path, format):
 def test_an_archive_without_splits_divides_as_its_tree_does(tmp_path):
     files = {n.removeprefix("train/"): d for n, d in images_of(num_train=40, num_test=0).items()}
     path = write_archive(tmp_path / "pets.tgz", files, "w:gz", "pets/")
-    tree = folder_source(str(write_tree(tmp_path / "tree", files)), "train", "test")
+    tree = folder_source(str(write_tree(tmp_path / "tree", files)), "train", "test", tmp_path)
     assert listed(read(path)) == listed(tree)
 
 

@@ -16,7 +16,7 @@ def tree(tmp_path):
 
 
 def read(path, train_split="train", test_split="test"):
-    return folder_source(str(path), train_split, test_split)
+    return folder_source(str(path), train_split, test_split, path.parent)
 
 
 def listed(source, split):

@@ -127,7 +127,7 @@ def test_what_is_missing_or_too_much_is_named(copy, archive, change, parts):
     (path,) = copy.glob(f"*{archive}")
     replaced(path, change)
     with pytest.raises(SourceError) as caught:
-        ilsvrc_source(str(copy), check_digests=False)
+        ilsvrc_source(str(copy), check_digests=False, work=copy)
     for part in (str(copy), *parts):
         assert part in str(caught.value)
 
@@ -147,20 +147,20 @@ def test_another_number_of_classes_than_the_kit_says_is_refused(copy, mini, num_
         },
     )
     with pytest.raises(SourceError, match=r"of the 999 classes|1 of 1001 classes are missing"):
-        ilsvrc_source(str(copy), check_digests=False)
+        ilsvrc_source(str(copy), check_digests=False, work=copy)
 
 
 def test_missing_archives_are_named(copy):
     (copy / TRAIN).unlink()
     (copy / "ILSVRC2012_devkit_t12.tar.gz").unlink()
     with pytest.raises(SourceError, match=r"lacks ILSVRC2012_img_train.tar, ILSVRC2012_devkit"):
-        ilsvrc_source(str(copy), check_digests=False)
+        ilsvrc_source(str(copy), check_digests=False, work=copy)
 
 
 def test_boxes_are_optional(copy, mini):
     for path in copy.glob("*bbox*"):
         path.unlink()
-    source = ilsvrc_source(str(copy), check_digests=False)
+    source = ilsvrc_source(str(copy), check_digests=False, work=copy)
     annotations = [s.annotation for s in source.samples("test") if s.annotation]
     assert len(annotations) == 1000 // 28  # what the blacklist says
     assert not any(annotation.boxes for annotation in annotations)
@@ -177,11 +177,11 @@ def test_one_flipped_bit_in_any_archive_is_found_by_its_digest(mini, tmp_path):
         (folder / name).unlink()
         (folder / name).write_bytes(data)
         with pytest.raises(SourceError) as caught:
-            ilsvrc_source(str(folder), check_digests=True)
+            ilsvrc_source(str(folder), check_digests=True, work=folder)
         for part in (name, f"after {len(data)} bytes", "MD5SUMS says", "check_digests=false"):
             assert part in str(caught.value)
         if name != TRAIN:
-            ilsvrc_source(str(folder), check_digests=False)
+            ilsvrc_source(str(folder), check_digests=False, work=folder)
 
 
 def test_a_replaced_archive_is_noticed_though_the_folder_looks_the_same(copy):

@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from data.boxes import Annotation, Box
+from data.config import StagingConfig
+from data.listing import make_listing
 from data.manifest import read_manifest
-from data.plan import PlannedSample, TarPlan
-from data.shrink import Shrinking
-from data.sources.source import ByteRange
+from data.plan import plan_tars
+from data.sources.source import ByteRange, ListedSource, SourceSample
 from data.staging import stage
 from data.tars import WORK, write_tar
 from data.verify import damaged_tars
@@ -102,16 +103,13 @@ def test_boxes_shrink_with_their_image(tmp_path):
     path.write_bytes(encoded(picture(0, 128, 64)))
     (tmp_path / WORK).mkdir()
     boxes = (Box("cat", 10, 20, 128, 64), Box("cat", 0, 0, 5, 5, difficult=True))
-    sample = PlannedSample(
-        "0_image",
-        "image.jpg",
-        0,
-        ByteRange(str(path), 0, path.stat().st_size),
-        str(tmp_path),
-        Annotation(128, 64, boxes),
-    )
-    tar = tmp_path / "train-000000.tar"
-    write_tar(TarPlan(tar, (sample,), ("cat", "dog"), 10**6, False, Shrinking(SIDE, 95), "state"))
+    location = ByteRange(str(path), 0, path.stat().st_size)
+    sample = SourceSample("image.jpg", 0, location, str(tmp_path), Annotation(128, 64, boxes))
+    source = ListedSource(("cat", "dog"), [sample], [])
+    listing = make_listing(tmp_path / WORK, "state", source, 0, {"train": None, "test": None})
+    config = StagingConfig(smallest_side=SIDE, decode_all=False)
+    (plan,) = plan_tars(listing, config, tmp_path, tmp_path / WORK)["train"]
+    write_tar(plan)
     _, about = samples_in(tmp_path)["image.jpg"]
     assert (about["width"], about["height"]) == (64, 32)
     assert [box["box"] for box in about["boxes"]] == [[5, 10, 64, 32], [0, 0, 2.5, 2.5]]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import multiprocessing
+import os
 import tarfile
 import threading
 import time
@@ -16,8 +17,9 @@ import webdataset
 from data.config import DataConfig, InputConfig
 from data.manifest import MANIFEST, ManifestError, read_manifest
 from data.minibatches import TrainingReader
+from data.sole_writer import sole_writer
 from data.sources.source import SourceError
-from data.staging import _sole_writer, stage, staged_folder
+from data.staging import stage, staged_folder
 from data.test_images import TestReader
 from tests.data.pictures import contents, encoded, images_of, picture, write_archive, write_tree
 from tests.data.staged import config_of, dies_at
@@ -356,6 +358,19 @@ def test_a_built_in_set_is_staged_by_its_name(tmp_path, name, num_train, num_tes
     assert sum(entry.num_samples for entry in manifest.test) == num_test
 
 
+def test_an_original_that_is_cut_after_it_was_listed_is_told(tmp_path):
+    archive = write_archive(tmp_path / "pets.tar", images_of())
+
+    def after_a_cut(work, plans):
+        os.truncate(archive, 600)
+        return map(work, plans)
+
+    message = rf"{archive}: \d+ of \d+ bytes at offset \d+: the file became shorter"
+    with pytest.raises(SourceError, match=message):
+        stage(config_of(archive, "archive"), tmp_path / "staged", after_a_cut)
+    assert not list((tmp_path / "staged").rglob("*.tar"))
+
+
 def test_a_refusal_before_any_tar_is_finished_leaves_nothing_behind(tmp_path):
     images = images_of() | {"train/emu/one.jpg": b"of a class without test images"}
     config = config_of(write_tree(tmp_path / "tree", images))
@@ -389,7 +404,7 @@ def test_whoever_waited_for_a_folder_that_is_gone_makes_it_again(tree, tmp_path)
     config = config_of(tree)
     reference = contents(stage(config, tmp_path / "reference").folder)
     folder = staged_folder(tmp_path, config)
-    with _sole_writer(folder):
+    with sole_writer(folder):
         waiting = threading.Thread(target=stage, args=(config, tmp_path))
         waiting.start()
         time.sleep(0.2)

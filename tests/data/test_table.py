@@ -1,0 +1,99 @@
+"""Samples kept in files: what is read is what was appended, whichever part is looked at."""
+
+import random
+
+import pytest
+
+import data.sources.table
+from data.boxes import Annotation, Box
+from data.sources.source import ByteRange, SourceSample
+from data.sources.table import SampleTable, open_table
+
+ANNOTATIONS = [
+    None,
+    Annotation(),
+    Annotation(30, 20, (Box("cat", 1, 2.5, 30, 20), Box("ünder", 0.1, 0, 5, 5, difficult=True))),
+    Annotation(30, 20, (), (0, 3), (1,), is_blacklisted=True),
+]
+
+
+def samples_of(count=50, seed=0):
+    """In archives, in folders, in a spool: names and paths have little or all in common."""
+    rng = random.Random(seed)
+    samples = []
+    for number in range(count):
+        name = f"train/{rng.choice(['cat', 'hönd'])}/{number}.jpg"
+        path = rng.choice(["/a/b.tar", "s3://bucket/b.tar", f"/a/{name}", f"{number}.jpg", "spool"])
+        location = ByteRange(path, rng.randrange(2**40), rng.randrange(2**26))
+        archive = rng.choice(["/a/b.tar", "/a"])
+        samples.append(
+            SourceSample(name, rng.randrange(9), location, archive, rng.choice(ANNOTATIONS))
+        )
+    return samples
+
+
+@pytest.fixture(params=[1, 7, 4096])
+def rows_at_a_time(request, monkeypatch):
+    monkeypatch.setattr(data.sources.table, "ROWS_AT_A_TIME", request.param)
+
+
+@pytest.mark.usefixtures("rows_at_a_time")
+def test_a_table_gives_the_samples_that_were_appended(tmp_path):
+    samples = samples_of()
+    table = SampleTable.of(samples, tmp_path)
+    assert list(table) == samples
+    assert list(map(repr, table)) == list(map(repr, samples))  # 1 is not 1.0 in a plan's digest
+    assert [table[i] for i in range(len(table))] == samples
+    assert table[7:13] == samples[7:13]
+    assert list(table.names()) == [sample.name for sample in samples]
+    assert table.labels.tolist() == [sample.label for sample in samples]
+    assert table.num_bytes.tolist() == [sample.location.num_bytes for sample in samples]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_of_a_folder_and_of_an_archive_share_places(tmp_path):
+    names = [f"train/cat/{number}.jpg" for number in range(100)]
+    of_folder = [SourceSample(n, 0, ByteRange(f"/a/{n}", 0, 1), "/a") for n in names]
+    of_archive = [SourceSample(n, 0, ByteRange("/a.tar", i, 1), "/a") for i, n in enumerate(names)]
+    assert len(SampleTable.of(of_folder + of_archive, tmp_path).places) == 2
+
+
+@pytest.mark.usefixtures("rows_at_a_time")
+def test_parts_in_another_order_with_other_labels(tmp_path):
+    samples = samples_of()
+    table = SampleTable.of(samples, tmp_path)
+    order = random.Random(1).sample(range(50), 20)
+    part = table.only(order)
+    assert list(part) == [samples[i] for i in order]
+    assert list(part.names()) == [samples[i].name for i in order]
+    assert part.num_bytes.tolist() == [samples[i].location.num_bytes for i in order]
+    again = part.only([3, 1], labels=[8, 9])
+    assert list(again) == [
+        samples[order[3]]._replace(label=8),
+        samples[order[1]]._replace(label=9),
+    ]
+    ranks = list(range(8, -1, -1))
+    assert part.relabelled(ranks).labels.tolist() == [ranks[samples[i].label] for i in order]
+
+
+def test_a_folder_is_taken_off_the_names_and_not_off_the_paths(tmp_path):
+    samples = samples_of()
+    table = SampleTable.of(samples, tmp_path).without_start("train/")
+    assert list(table) == [s._replace(name=s.name.removeprefix("train/")) for s in samples]
+    assert list(table.names()) == [sample.name.removeprefix("train/") for sample in samples]
+
+
+@pytest.mark.usefixtures("rows_at_a_time")
+def test_any_part_is_saved_and_opened_again(tmp_path):
+    table = SampleTable.of(samples_of(), tmp_path)
+    shuffled = table.only(random.Random(1).sample(range(50), 20), labels=range(20))
+    for number, part in enumerate((table, shuffled, shuffled.without_start("train/"))):
+        part.save(tmp_path, str(number))
+        assert list(open_table(tmp_path, str(number), part.places)) == list(part)
+
+
+def test_an_empty_table_has_nothing(tmp_path):
+    table = SampleTable.of([], tmp_path)
+    assert (len(table), list(table), list(table.names())) == (0, [], [])
+    with pytest.raises(IndexError):
+        table[0]
