@@ -36,11 +36,15 @@ class Applied(NamedTuple):
     durable: bool = True  # as the run's `durability` has it; else another answer will say so
 
 
-class WriteAhead(Protocol):
-    """Learns of each change before it is begun."""
+class ChangeLog(Protocol):
+    """Learns of each change before it is begun, and writes it down some time later."""
 
-    def push(self, version: int, push: Push, grad: Tensor) -> None:
-        """The push that makes `version` comes next; what this raises prevents it."""
+    def push(self, version: int, push: Push, grad: Tensor) -> int:
+        """The push that makes `version` comes next; what this raises prevents it.
+
+        Returns:
+            The version up to which all is written, fewer than NUM_INTENTS before `version`.
+        """
         ...
 
     def fence(self, version: int, replica: int, incarnation: int) -> None:
@@ -90,7 +94,7 @@ class ParameterShard:
         max_staleness: int | None = None,
         record: Callable[[int, Push], None] | None = None,
         *,
-        log: WriteAhead | None = None,
+        log: ChangeLog | None = None,
         max_norm: float | None = None,
     ) -> None:
         """Take over `state`. If a push was interrupted, call `finish_interrupted` before use.
@@ -165,7 +169,7 @@ class ParameterShard:
         if self._record:
             self._record(self.version + 1, push)
         if self._log:
-            self._log.push(self.version + 1, push, grad)
+            self._state["logged"] = self._log.push(self.version + 1, push, grad)
         self._begin(row, push, location)
         self._apply_from(0, grad, push.scale)
         self._commit()
@@ -173,10 +177,9 @@ class ParameterShard:
 
     def interrupted(self) -> Location | None:
         """Where the gradient of a push lies that a dead owner had begun, or None."""
-        if not self._state["intent_active"]:
+        if not (version := int(self._state["intent_active"])):
             return None
-        intent = self._state.intent[0]
-        return Location(intent["path"].decode(), int(intent["offset"]))
+        return _location(self._state.intent(version))
 
     def finish_interrupted(self, grad_at: Callable[[Location], Tensor]) -> bool:
         """Finish what the previous owner had begun; True if there was something."""
@@ -187,9 +190,23 @@ class ParameterShard:
         if next_block < self._state.num_blocks:
             if self._state["intent_undo_block"] == next_block:
                 self._state.restore_undo(next_block)
-            self._apply_from(next_block, grad_at(location), float(self._state.intent[0]["scale"]))
+            scale = float(self._state.intent(self._state["intent_active"])["scale"])
+            self._apply_from(next_block, grad_at(location), scale)
         self._commit()
         return True
+
+    def unlogged(self) -> list[tuple[int, Push, Location]]:
+        """The applied pushes that the last owner may not have logged, in order.
+
+        Version, push, and where its gradient lies: a replica keeps it until the push is durable.
+        """
+        first = int(self._state["logged"]) + 1
+        intents = [(v, self._state.intent(v)) for v in range(first, self.version + 1)]
+        return [(version, _push(version, intent), _location(intent)) for version, intent in intents]
+
+    def mark_logged(self) -> None:
+        """All that was applied is in the log."""
+        self._state["logged"] = self.version
 
     def fence(self, replica: int, incarnation: int) -> Progress | None:
         """Refuse this life of a replica from now on; return how far its pushes reached."""
@@ -344,15 +361,15 @@ class ParameterShard:
         reached = Progress(int(state.rows["lease"][row]), int(state.rows["upto"][row]))
         lease, upto = max(reached, push.progress)
         version, path = self.version + 1, location.path.encode()
-        state.intent[0] = (
-            row, lease, upto, window, high, version, push.scale, path, location.offset,
-        )  # fmt: skip
+        changes = (row, lease, upto, window, high, version)
+        fields = (*push[:3], *changes, push.scale, path, location.offset)
+        state.set_intent(version, fields)
         state["intent_next_block"] = 0
         state["intent_undo_block"] = -1
-        state["intent_active"] = 1
+        state["intent_active"] = version
 
     def _apply_from(self, first_block: int, grad: Tensor, scale: float) -> None:
-        step = int(self._state.intent["version"][0])
+        step = int(self._state["intent_active"])
         for index in range(first_block, self._state.num_blocks):
             values, slots = self._state.block(index)
             self._state.save_undo(index)
@@ -362,12 +379,23 @@ class ParameterShard:
 
     def _commit(self) -> None:
         """Record the intended push as applied. Every line may run twice with the same effect."""
-        state, intent = self._state, self._state.intent
-        row = int(intent["row"][0])
+        state = self._state
+        intent = state.intent(state["intent_active"])
         for field in ("lease", "upto", "window", "high"):
-            state.rows[field][row] = intent[field][0]
-        state["version"] = intent["version"][0]
+            state.rows[field][intent["row"]] = intent[field]
+        state["version"] = intent["version"]
         state["intent_active"] = 0
+
+
+def _push(version: int, intent: Any) -> Push:
+    """As a log has it: `fetched_version` matters no more."""
+    progress = Progress(int(intent["lease"]), int(intent["upto"]))
+    id = (int(intent["replica"]), int(intent["incarnation"]), int(intent["sequence"]))
+    return Push(*id, version - 1, progress, float(intent["scale"]))
+
+
+def _location(intent: Any) -> Location:
+    return Location(intent["path"].decode(), int(intent["offset"]))
 
 
 def _norm(grad: Tensor) -> float:

@@ -140,9 +140,14 @@ def _take_over(
     shard = ParameterShard(state, rule, epoch, bound, record, log=pushes, max_norm=max_norm)
     if shard.finish_interrupted(lambda at: gradient_at(at, place.count, run.dtype)):
         restored_from = "memory, after finishing an interrupted push"
-    if pushes:
-        earlier = read_files(log_folder(run.log, index)) if run.log else []
-        pushes.begin(shard.version, shard.table(), [(f.version, f.path) for f in earlier])
+    if pushes and run.log:
+        unlogged = [
+            (version, push, gradient_at(at, place.count, run.dtype))
+            for version, push, at in shard.unlogged()
+        ]
+        earlier = read_files(log_folder(run.log, index))
+        pushes.begin(shard.version, shard.table(), earlier, unlogged)
+        shard.mark_logged()
     for inbox in run.memory.glob(f"inbox-{index:02d}-*"):  # of dead owners; needed until here
         inbox.unlink()
     vectors = ShardVectors(run.memory, index, place, state.values)

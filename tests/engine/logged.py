@@ -52,8 +52,7 @@ class LoggedShard:
         self.repeated = restore(state, reader, self.rule, 0, source, folder / "log")
         state["owner_epoch"] = 0
         self.shard = ParameterShard(state, self.rule, epoch, log=self.log)
-        files = [(f.version, f.path) for f in read_files(folder / "log")]
-        self.log.begin(self.shard.version, self.shard.table(), files)
+        self.log.begin(self.shard.version, self.shard.table(), read_files(folder / "log"))
 
     def push(self, sent: Push, acknowledge: bool = True) -> None:
         """Apply it; return once it may be acknowledged."""

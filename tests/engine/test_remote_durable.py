@@ -26,7 +26,7 @@ class StuckDisk:
             assert self.go_on.wait(20)
             sync(descriptor)
 
-        monkeypatch.setattr("engine.push_log.os.fdatasync", fdatasync)
+        monkeypatch.setattr("engine.block_file.os.fdatasync", fdatasync)
 
 
 @contextmanager
