@@ -93,7 +93,7 @@ class PushLog:
             unlogged: what the last of them had applied, but perhaps not written.
         """
         try:
-            if unlogged:
+            if earlier:
                 _complete(earlier[-1], [Record(*applied) for applied in unlogged])
             for file in earlier:
                 sync(file.path)
@@ -270,9 +270,12 @@ class PushLog:
 
 def _complete(last: LogFile, unlogged: Sequence[Record]) -> None:
     """Have the newest file hold these records, of which it may lack some."""
-    file = BlockFile(last.path, last.end_of(unlogged[0].version - 1))
+    missing = [record for record in unlogged if record.version > last.version]
+    if not missing:
+        return
+    file = BlockFile(last.path, last.end_of(missing[0].version - 1))
     try:
-        _write(file, [(file.reserve(record.num_bytes()), record) for record in unlogged])
+        _write(file, [(file.reserve(record.num_bytes()), record) for record in missing])
     finally:
         file.close()
 

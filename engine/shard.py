@@ -195,14 +195,14 @@ class ParameterShard:
         self._commit()
         return True
 
-    def unlogged(self) -> list[tuple[int, Push, Location]]:
-        """The applied pushes that the last owner may not have logged, in order.
+    def unlogged(self, grad_at: Callable[[Location], Tensor]) -> list[tuple[int, Push, Tensor]]:
+        """The applied pushes that the last owner may not have logged, and what versions they made.
 
-        Version, push, and where its gradient lies: a replica keeps it until the push is durable.
+        In order, with their gradients, which replicas keep until they know a push to be durable.
         """
         first = int(self._state["logged"]) + 1
         intents = [(v, self._state.intent(v)) for v in range(first, self.version + 1)]
-        return [(version, _push(version, intent), _location(intent)) for version, intent in intents]
+        return [(v, _push(v, intent), grad_at(_location(intent))) for v, intent in intents]
 
     def mark_logged(self) -> None:
         """All that was applied is in the log."""

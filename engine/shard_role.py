@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from engine import checkpoint, memory
 from engine.config import RuleConfig
 from engine.coordinator_link import CoordinatorLink
@@ -26,7 +28,7 @@ from engine.run_spec import RunSpec, log_folder
 from engine.sandblaster.vectors import ShardVectors
 from engine.segment import gradient_at
 from engine.shard import FencedShardError, ParameterShard
-from engine.state import ShardState
+from engine.state import Location, ShardState
 
 log = logging.getLogger(__name__)
 
@@ -138,15 +140,15 @@ def _take_over(
     if not state["ready"]:
         restored_from = _restore(run, index, state, rule, epoch, source)
     shard = ParameterShard(state, rule, epoch, bound, record, log=pushes, max_norm=max_norm)
-    if shard.finish_interrupted(lambda at: gradient_at(at, place.count, run.dtype)):
+
+    def grad_at(location: Location) -> Tensor:
+        return gradient_at(location, place.count, run.dtype)
+
+    if shard.finish_interrupted(grad_at):
         restored_from = "memory, after finishing an interrupted push"
     if pushes and run.log:
-        unlogged = [
-            (version, push, gradient_at(at, place.count, run.dtype))
-            for version, push, at in shard.unlogged()
-        ]
         earlier = read_files(log_folder(run.log, index))
-        pushes.begin(shard.version, shard.table(), earlier, unlogged)
+        pushes.begin(shard.version, shard.table(), earlier, shard.unlogged(grad_at))
         shard.mark_logged()
     for inbox in run.memory.glob(f"inbox-{index:02d}-*"):  # of dead owners; needed until here
         inbox.unlink()

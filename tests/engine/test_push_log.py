@@ -11,6 +11,7 @@ from engine.block_file import BLOCK
 from engine.log_file import HEAD_BYTES, LogDamagedError, read_files
 from engine.push_log import LogFailedError, PushLog
 from engine.shard import FencedShardError, StaleIncarnationError
+from engine.state import NUM_INTENTS
 from tests.engine.logged import LoggedShard, Whole, lived_through, recovered
 from tests.engine.problems import RULES, rule_name
 from tests.engine.shards import push
@@ -126,6 +127,34 @@ def test_what_was_written_but_not_applied_is_no_push(tmp_path):
     heir.begin(2, shard.shard.table(), read_files(tmp_path / "log"))
     heir.close()
     assert recovered(tmp_path) == before
+
+
+def test_what_an_owner_left_applied_and_not_written_its_successor_writes(tmp_path):
+    shard = LoggedShard(tmp_path)
+    lived_through(shard, 1, 2)
+    for sequence in (3, 4):
+        shard.push(push(sequence)._replace(scale=0.5), acknowledge=False)
+    before = Whole.of(shard.shard)
+    shard.log.close()
+    assert recovered(tmp_path).contents.version == 2
+    heir = LoggedShard(tmp_path, epoch=2, memory=shard.memory)
+    assert Whole.of(heir.shard) == before == recovered(tmp_path)
+    heir.push(push(5))
+    assert Whole.of(heir.shard) == recovered(tmp_path)
+    heir.log.close()
+
+
+def test_a_log_that_nobody_waits_for_lags_behind_memory_by_fewer_pushes_than_that_keeps(tmp_path):
+    shard = LoggedShard(tmp_path)
+    for sequence in range(1, 3 * NUM_INTENTS):
+        shard.push(push(sequence), acknowledge=False)
+    before = Whole.of(shard.shard)
+    shard.log.close()
+    written = recovered(tmp_path).contents.version
+    assert before.contents.version - NUM_INTENTS <= written < before.contents.version
+    heir = LoggedShard(tmp_path, epoch=2, memory=shard.memory)
+    assert Whole.of(heir.shard) == before == recovered(tmp_path)
+    heir.log.close()
 
 
 def test_a_sync_that_fails_once_acknowledges_nothing_ever_again(tmp_path, monkeypatch):
