@@ -31,8 +31,8 @@ from engine.dask_train import train_downpour
 from engine.events import Row
 from engine.frames import as_bytes
 from engine.ledger import Progress
+from engine.push import Push
 from engine.push_log import PushLog
-from engine.shard import Push
 from engine.state import NUM_ROWS, ROW
 from tasks.cluster import open_cluster
 

@@ -28,9 +28,10 @@ from engine.frames import (
 from engine.gate import Gate
 from engine.ledger import Progress
 from engine.outgoing import Outgoing
+from engine.push import FencedShardError, Push, PushRefusedError
 from engine.push_log import LogFailedError, PushLog
 from engine.segment import Segment
-from engine.shard import FencedShardError, ParameterShard, Push, PushRefusedError
+from engine.shard import ParameterShard
 from engine.state import Location
 from engine.tls import TlsSocket, server_context
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from engine.block_file import BLOCK, aligned
 from engine.frames import as_bytes
 from engine.ledger import Progress
-from engine.shard import Push
+from engine.push import Push
 from engine.state import NUM_ROWS, ROW
 
 #: Magic, version, epoch; the table and a checksum of all that follow.

@@ -22,7 +22,7 @@ from torch import Tensor
 from engine.block_file import BlockFile
 from engine.checkpoint import sync
 from engine.log_file import Fence, LogFile, Record, encode_head, file_name
-from engine.shard import FencedShardError, Push
+from engine.push import FencedShardError, Push
 from engine.state import NUM_INTENTS
 
 #: While there is too much in the log, a checkpoint is asked for no more often than this.

@@ -12,9 +12,10 @@ from engine.checkpoint import Checkpoint, ShardFile
 from engine.config import RuleConfig
 from engine.log_file import read_files
 from engine.log_recovery import restore
+from engine.push import Push
 from engine.push_log import PushLog
 from engine.rules import make_rule
-from engine.shard import ParameterShard, Push
+from engine.shard import ParameterShard
 from engine.state import Location, ShardState
 from tests.engine.shards import RULE, Contents, push, vector
 

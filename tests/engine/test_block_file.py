@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from engine.block_file import BLOCK, BlockFile
 from engine.ledger import Progress
 from engine.log_file import Record, encode_head, read_files
-from engine.shard import Push
+from engine.push import Push
 from engine.state import NUM_ROWS, ROW
 from tests.engine.shards import vector
 

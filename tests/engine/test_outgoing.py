@@ -9,7 +9,7 @@ import torch
 
 from engine.frames import BLOCK, PeerGoneError, as_bytes, connect, receive, send
 from engine.outgoing import Outgoing
-from engine.shard import FencedShardError
+from engine.push import FencedShardError
 from tests.engine.serving import Serving, serving
 from tests.engine.shards import vector
 

@@ -9,8 +9,8 @@ import pytest
 
 from engine.block_file import BLOCK
 from engine.log_file import HEAD_BYTES, LogDamagedError, read_files
+from engine.push import FencedShardError, StaleIncarnationError
 from engine.push_log import LogFailedError, PushLog
-from engine.shard import FencedShardError, StaleIncarnationError
 from engine.state import NUM_INTENTS
 from tests.engine.logged import LoggedShard, Whole, lived_through, recovered
 from tests.engine.problems import RULES, rule_name
