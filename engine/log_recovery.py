@@ -48,7 +48,7 @@ def restore(
             f"{folder}: the log ends at version {shard.version}, before that of "
             f"{source.folder}, {contained}"
         )
-    shard.mark_logged()
+    shard.note_logged(shard.version)
     state["ready"] = 1
     return shard.version - contained
 

@@ -34,7 +34,7 @@ class LogFailedError(Exception):
     """The log cannot be written: nothing may be acknowledged from here on."""
 
 
-def ignore() -> None:
+def ignore(*_: object) -> None:
     """Do nothing."""
 
 
@@ -73,6 +73,7 @@ class PushLog:
         self.error: LogFailedError | None = None
         self.written = self.durable = 0  # bytes of records under this owner: placed, on the disk
         self._placed_version = self._durable_version = 0
+        self._note: Callable[[int], None] = ignore
         self.num_syncs = 0
         folder.mkdir(parents=True, exist_ok=True)
         sync(folder.parent)
@@ -85,16 +86,20 @@ class PushLog:
         rows: Any,
         earlier: Sequence[LogFile] = (),
         unlogged: Sequence[tuple[int, Push, Tensor]] = (),
+        note: Callable[[int], None] = ignore,
     ) -> None:
         """Start writing, the shard being at `version` with the table `rows`.
 
         Args:
             earlier: the files that dead owners have left.
             unlogged: what the last of them had applied, but perhaps not written.
+            note: told up to which version all is on the disk, before anybody acknowledges it.
         """
+        self._note = note
         try:
-            if earlier:
+            if unlogged:
                 _complete(earlier[-1], [Record(*applied) for applied in unlogged])
+                self._reach(version)
             for file in earlier:
                 sync(file.path)
                 self._files.append((file.version, file.path, file.path.stat().st_size))
@@ -102,11 +107,8 @@ class PushLog:
         except OSError as error:
             raise self._failed(error) from error
 
-    def push(self, version: int, push: Push, grad: Tensor) -> int:
+    def push(self, version: int, push: Push, grad: Tensor) -> None:
         """Take a place for the push that makes `version`, before it is applied.
-
-        Returns:
-            The version up to which all is on the disk, fewer than NUM_INTENTS before `version`.
 
         Raises:
             LogFailedError: there is no place.
@@ -115,7 +117,6 @@ class PushLog:
             with self._changed:
                 self._write_all()
         self._place(Record(version, push, grad))
-        return self._durable_version
 
     def fence(self, version: int, replica: int, incarnation: int) -> None:
         """Note that a life is refused from `version` on; LogFailedError as for a push."""
@@ -225,7 +226,8 @@ class PushLog:
             # The kernel may have dropped the pages: a second sync would succeed, and mean nothing.
             self._failed(failure)
         else:
-            self.durable, self._durable_version = end, version
+            self.durable = end
+            self._reach(version)
         self._changed.notify_all()
 
     def _failed(self, error: OSError) -> LogFailedError:
@@ -244,7 +246,12 @@ class PushLog:
         self._file.append(encode_head(version, self._epoch, rows))
         sync(self._folder)
         self._files.append((version, path, 0))
-        self._placed_version = self._durable_version = version
+        self._placed_version = version
+        self._reach(version)
+
+    def _reach(self, version: int) -> None:
+        self._durable_version = version
+        self._note(version)
 
     def _close_file(self) -> None:
         if self._file:
@@ -270,12 +277,9 @@ class PushLog:
 
 def _complete(last: LogFile, unlogged: Sequence[Record]) -> None:
     """Have the newest file hold these records, of which it may lack some."""
-    missing = [record for record in unlogged if record.version > last.version]
-    if not missing:
-        return
-    file = BlockFile(last.path, last.end_of(missing[0].version - 1))
+    file = BlockFile(last.path, last.end_of(unlogged[0].version - 1))
     try:
-        _write(file, [(file.reserve(record.num_bytes()), record) for record in missing])
+        _write(file, [(file.reserve(record.num_bytes()), record) for record in unlogged])
     finally:
         file.close()
 

@@ -16,14 +16,13 @@ from engine.state import BLOCK, NOWHERE, Location, ShardState
 
 
 class ChangeLog(Protocol):
-    """Learns of each change before it is begun, and writes it down some time later."""
+    """Learns of each change before it is begun, and writes it down some time later.
 
-    def push(self, version: int, push: Push, grad: Tensor) -> int:
-        """The push that makes `version` comes next; what this raises prevents it.
+    It tells `note_logged` what it has written, and lags behind by fewer than NUM_INTENTS pushes.
+    """
 
-        Returns:
-            The version up to which all is written, fewer than NUM_INTENTS before `version`.
-        """
+    def push(self, version: int, push: Push, grad: Tensor) -> None:
+        """The push that makes `version` comes next; what this raises prevents it."""
         ...
 
     def fence(self, version: int, replica: int, incarnation: int) -> None:
@@ -119,7 +118,7 @@ class ParameterShard:
         if self._record:
             self._record(self.version + 1, push)
         if self._log:
-            self._state["logged"] = self._log.push(self.version + 1, push, grad)
+            self._log.push(self.version + 1, push, grad)
         self._begin(row, push, location)
         self._apply_from(0, grad, push.scale)
         self._commit()
@@ -154,9 +153,9 @@ class ParameterShard:
         intents = [(v, self._state.intent(v)) for v in range(first, self.version + 1)]
         return [(v, _push(v, intent), grad_at(_location(intent))) for v, intent in intents]
 
-    def mark_logged(self) -> None:
-        """All that was applied is in the log."""
-        self._state["logged"] = self.version
+    def note_logged(self, version: int) -> None:
+        """All up to `version` is in the log; to be called before any of it is acknowledged."""
+        self._state["logged"] = version
 
     def fence(self, replica: int, incarnation: int) -> Progress | None:
         """Refuse this life of a replica from now on; return how far its pushes reached."""

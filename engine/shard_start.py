@@ -70,9 +70,8 @@ def take_over(
     if shard.finish_interrupted(grad_at):
         restored_from = "memory, after finishing an interrupted push"
     if pushes and run.log:
-        earlier = read_files(log_folder(run.log, index))
-        pushes.begin(shard.version, shard.table(), earlier, shard.unlogged(grad_at))
-        shard.mark_logged()
+        files, unlogged = read_files(log_folder(run.log, index)), shard.unlogged(grad_at)
+        pushes.begin(shard.version, shard.table(), files, unlogged, shard.note_logged)
     for inbox in run.memory.glob(f"inbox-{index:02d}-*"):  # of dead owners; needed until here
         inbox.unlink()
     vectors = ShardVectors(run.memory, index, place, state.values)

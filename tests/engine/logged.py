@@ -64,8 +64,8 @@ class LoggedShard:
             state["owner_epoch"] = epoch - 1
         self.shard = ParameterShard(state, self.rule, epoch, log=self.log)
         files, unlogged = read_files(folder / "log"), self.shard.unlogged(gradient_at)
-        self.log.begin(self.shard.version, self.shard.table(), files, unlogged)
-        self.shard.mark_logged()
+        version, note = self.shard.version, self.shard.note_logged
+        self.log.begin(version, self.shard.table(), files, unlogged, note)
 
     def push(self, sent: Push, acknowledge: bool = True) -> None:
         """Apply it; return once it may be acknowledged."""
