@@ -214,10 +214,10 @@ class PushLog:
         end, version, self._writing = self.written, self._placed_version, True
         self.num_syncs += 1
         self._changed.release()
-        failure: OSError | None = None
+        failure: Exception | None = None
         try:
             _write(self._file, records)
-        except OSError as error:
+        except Exception as error:  # whatever it is: they are not on the disk
             failure = error
         finally:
             self._changed.acquire()
@@ -230,7 +230,7 @@ class PushLog:
             self._reach(version)
         self._changed.notify_all()
 
-    def _failed(self, error: OSError) -> LogFailedError:
+    def _failed(self, error: Exception) -> LogFailedError:
         if self.error is None:
             self.error = LogFailedError(
                 f"{self._files[-1][1] if self._files else self._folder}: the log of pushes cannot "

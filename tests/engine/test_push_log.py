@@ -158,7 +158,8 @@ def test_a_log_that_nobody_waits_for_lags_behind_memory_by_fewer_pushes_than_tha
     heir.log.close()
 
 
-def test_a_sync_that_fails_once_acknowledges_nothing_ever_again(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError("none left")])
+def test_a_sync_that_fails_once_acknowledges_nothing_ever_again(tmp_path, monkeypatch, error):
     stopped, syncs = [], []
     shard = LoggedShard(tmp_path, on_failure=lambda: stopped.append(True))
     lived_through(shard, 1, 2)
@@ -166,10 +167,10 @@ def test_a_sync_that_fails_once_acknowledges_nothing_ever_again(tmp_path, monkey
     def fail(descriptor: int) -> None:
         syncs.append(descriptor)
         if len(syncs) == 1:
-            raise OSError(5, "Input/output error")
+            raise error
 
     monkeypatch.setattr("engine.block_file.os.fdatasync", fail)
-    with pytest.raises(LogFailedError, match=r"000001-000000000000.log.*Input/output error"):
+    with pytest.raises(LogFailedError, match=rf"000001-000000000000.log.*{error.args[-1]}"):
         shard.push(push(3))
     for act in (
         lambda: shard.push(push(4)),
