@@ -20,9 +20,10 @@ from engine.config import AdagradConfig
 from engine.frames import as_bytes
 from engine.ledger import Progress
 from engine.link import Directory, RemoteServer, ShardAddress, ShardLink
+from engine.push import Applied, Push
 from engine.rules import make_rule
 from engine.segment import Segment
-from engine.shard import Applied, ParameterShard, Push
+from engine.shard import ParameterShard
 from engine.state import ShardState
 
 SIZE = 1 << 24

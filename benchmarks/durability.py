@@ -11,6 +11,7 @@ Two replicas of one thread and two shards; rounds alternate, each figure is a ra
 log lies in the temporary folder: set TMPDIR to measure another disk.
 """
 
+import itertools
 import os
 import statistics
 import sys
@@ -19,8 +20,10 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import distributed
+import numpy as np
 import torch
 
 from benchmarks._figures import Figure, state
@@ -31,12 +34,12 @@ from engine.dask_train import train_downpour
 from engine.events import Row
 from engine.frames import as_bytes
 from engine.ledger import Progress
+from engine.push import Push
 from engine.push_log import PushLog
-from engine.shard import Push
 from engine.state import NUM_ROWS, ROW
 from tasks.cluster import open_cluster
 
-NUM_ROUNDS = 3
+NUM_ROUNDS, NUM_TURNS = 3, 7
 NUM_SAMPLES = 14_000
 #: What one checkpoint a second costs is what one in this many seconds costs so much less of.
 DEFAULT_INTERVAL_S = DownpourConfig().checkpoint_every_s
@@ -45,60 +48,77 @@ _NUM_THREADS, _PUSHES_EACH = 4, 12
 DEMO = DownpourConfig(minibatch_size=64, num_epochs=1, rule=SUBJECTS["demo"].rule)
 
 
+class Made(NamedTuple):
+    """Pushes made durable; all but the rate for one of them."""
+
+    rate: float  # 1/s
+    processor_ms: float
+    syncs: float
+    num_bytes: float
+
+
 def log_figures() -> list[Figure]:
-    """The log alone: how fast, how many syncs, how many bytes."""
+    """The log alone: how fast, how much of the processor, how many syncs, how many bytes."""
     ours, rival = [], []
     for _ in range(NUM_ROUNDS):
         with tempfile.TemporaryDirectory() as folder:
             rival.append(each_synced(Path(folder) / "each"))
             ours.append(grouped(Path(folder) / "log"))
-    rate = statistics.median(rate for rate, _, _ in ours)
-    syncs = statistics.median(syncs for _, syncs, _ in ours)
-    num_bytes = ours[0][2]
+    log, each = (Made(*map(statistics.median, zip(*made, strict=True))) for made in (ours, rival))
+    rate = Figure("pushes made durable", "1/s", log.rate, each.rate, "a sync each", 1.0)
     return [
-        Figure("pushes made durable", "1/s", rate, statistics.median(rival), "a sync each", 1.0),
-        Figure("syncs", "a push", syncs, 1.0, "a sync each", 1.0, more_is_better=False),
-        Figure("bytes", "a push", num_bytes, 4.0 * _SLICE, "the gradient", 0.999, False),
+        rate,
+        fewer("processor time", "ms a push", log.processor_ms, each.processor_ms, 2.0),
+        fewer("syncs", "a push", log.syncs, each.syncs, 1.0),
+        Figure("bytes", "a push", log.num_bytes, each.num_bytes, "the gradient", 0.999, False),
     ]
 
 
-def each_synced(path: Path) -> float:
-    """Pushes a second that are written and synced one by one."""
+def fewer(name: str, unit: str, ours: float, rival: float, goal: float) -> Figure:
+    """Of something of which less is better."""
+    return Figure(name, unit, ours, rival, "write and sync of each", goal, more_is_better=False)
+
+
+def each_synced(path: Path) -> Made:
+    """Pushes that are written and synced one by one."""
     content = as_bytes(torch.randn(_SLICE))
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
-    start = time.perf_counter()
-    for _ in range(_NUM_THREADS * _PUSHES_EACH):
+    count = _NUM_THREADS * _PUSHES_EACH
+    start, began = time.perf_counter(), time.process_time()
+    for _ in range(count):
         os.write(descriptor, content)
         os.fdatasync(descriptor)
-    seconds = time.perf_counter() - start
+    rate = count / (time.perf_counter() - start)
+    processor_ms = (time.process_time() - began) / count * 1000
     os.close(descriptor)
-    return _NUM_THREADS * _PUSHES_EACH / seconds
+    return Made(rate, processor_ms, 1.0, len(content))
 
 
-def grouped(folder: Path) -> tuple[float, float, float]:
-    """Pushes a second of the log, syncs a push and bytes a push."""
+def grouped(folder: Path) -> Made:
+    """Pushes of the log, by threads that share its syncs."""
     grad, lock = torch.randn(_SLICE), threading.Lock()
     log = PushLog(folder, epoch=1, limit_bytes=10**12)
-    log.begin(0, torch.zeros(NUM_ROWS * ROW.itemsize, dtype=torch.uint8).numpy())
+    log.begin(0, np.zeros(NUM_ROWS, ROW))
+    versions = itertools.count(1)
 
     def push(replica: int) -> None:
         for sequence in range(1, _PUSHES_EACH + 1):
             with lock:
-                log.push(sequence, Push(replica, 1, sequence, 0, Progress(1, sequence)), grad)
+                log.push(next(versions), Push(replica, 1, sequence, 0, Progress(1, sequence)), grad)
                 end = log.written
             log.wait(end)
 
     threads = [threading.Thread(target=push, args=(index,)) for index in range(_NUM_THREADS)]
-    start = time.perf_counter()
+    count = _NUM_THREADS * _PUSHES_EACH
+    start, began = time.perf_counter(), time.process_time()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    seconds = time.perf_counter() - start
-    count = _NUM_THREADS * _PUSHES_EACH
-    figures = count / seconds, log.num_syncs / count, log.written / count
+    rate = count / (time.perf_counter() - start)
+    processor_ms = (time.process_time() - began) / count * 1000
     log.close()
-    return figures
+    return Made(rate, processor_ms, log.num_syncs / count, log.written / count)
 
 
 def compared(
@@ -106,9 +126,11 @@ def compared(
 ) -> list[float]:
     """Medians of images per second of two configurations, run in turns."""
     speeds: list[list[float]] = [[], []]
-    for _ in range(NUM_ROUNDS):
-        for found, config in zip(speeds, (ours, rival), strict=True):
+    pairs = list(zip(speeds, (ours, rival), strict=True))
+    for _ in range(NUM_TURNS):
+        for found, config in pairs:
             found.append(speed(client, config))
+        pairs.reverse()  # a machine that grows slower or faster favours neither
     return [statistics.median(found) for found in speeds]
 
 

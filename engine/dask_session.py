@@ -22,11 +22,11 @@ from engine.config import ClusterConfig, RuleConfig
 from engine.coordinator_server import CoordinatorServer
 from engine.instructions import RunFailedError
 from engine.losses import in_words
+from engine.push import FencedShardError
 from engine.roles import Ending, await_end, endings_heard, raise_errors
 from engine.run_spec import RunSpec
 from engine.salvage import salvage, salvage_all
 from engine.seats import Seats
-from engine.shard import FencedShardError
 from engine.shard_role import serve_shard
 
 log = logging.getLogger(__name__)

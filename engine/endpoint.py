@@ -15,9 +15,10 @@ from engine.connections import accepted, is_token, listen, receive_greeting, shu
 from engine.frames import DamagedFrameError, Message, ProtocolError, receive, send
 from engine.gate import Gate
 from engine.outgoing import Outgoing
+from engine.push import FencedShardError
 from engine.push_log import LogFailedError, PushLog
 from engine.segment import Segment
-from engine.shard import FencedShardError, ParameterShard
+from engine.shard import ParameterShard
 from engine.shard_session import Session, SharedSession, SocketSession
 from engine.tls import server_context
 

@@ -21,8 +21,8 @@ from engine.ledger import Holder, Ledger
 from engine.loader import LeaseReply, leased_minibatches
 from engine.mortal_shard import MortalShard, ShardKilledError
 from engine.problem import Problem
+from engine.push import Push, PushRefusedError
 from engine.schedule import scale_at
-from engine.shard import Push, PushRefusedError
 
 
 class Watcher(Protocol):

@@ -11,8 +11,8 @@ from torch import Tensor
 from engine.config import TlsConfig
 from engine.connections import connect
 from engine.frames import Message, as_bytes, receive, send
+from engine.push import Applied, Push
 from engine.segment import Segment
-from engine.shard import Applied, Push
 
 log = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 5.0

@@ -3,33 +3,38 @@
     shard-00/<epoch of the owner>-<version>.log     what came after <version> under that owner
 
 A file begins with the table of applied pushes as of its version; records follow, each with a
-checksum of its own. Whatever is torn or altered ends its file there.
+checksum of its own. Whatever is torn or altered ends its file there. Head and records fill whole
+blocks, so that the disk can fetch a gradient from where it lies: it is placed in its record such
+that blocks of the file are pages of memory, but for its first and its last bytes.
 """
 
+import mmap
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
+from isal.isal_zlib import crc32
 from torch import Tensor
 
-from engine.frames import Buffer, as_bytes
+from engine.block_file import BLOCK, aligned
+from engine.frames import as_bytes
 from engine.ledger import Progress
-from engine.shard import Push
+from engine.push import Push
 from engine.state import NUM_ROWS, ROW
 
 #: Magic, version, epoch; the table and a checksum of all that follow.
 _HEAD = struct.Struct("<8sqq")
-_MAGIC = b"pushlog1"
-#: Kind, replica, incarnation, sequence, lease, upto, version, scale, bytes of the gradient behind
-#: it, checksum of that and of the record itself.
-_RECORD = struct.Struct("<8q d 2I")
+_MAGIC = b"pushlog2"
+#: Kind, replica, incarnation, sequence, lease, upto, version, where in the record the gradient
+#: begins and how many bytes it has, scale, checksum of the gradient and of the record itself.
+_RECORD = struct.Struct("<9q d 2I")
 _SEAL = struct.Struct("<I")
-_HEAD_BYTES = _HEAD.size + NUM_ROWS * ROW.itemsize + _SEAL.size
+#: The first record begins behind so many.
+HEAD_BYTES = aligned(_HEAD.size + NUM_ROWS * ROW.itemsize + _SEAL.size)
 _PUSH, _FENCE = 1, 2
 
 
@@ -50,7 +55,43 @@ class Record(NamedTuple):
     version: int
     change: Push | Fence
     grad: Tensor  # of a fence: empty
-    num_bytes: int
+
+    def num_bytes(self) -> int:
+        """What it takes in a file: whole blocks; another record of the same may take another."""
+        return aligned(self._grad_at() + self.grad.nbytes)
+
+    def encode(self) -> list[memoryview]:
+        """Whole blocks of memory, the gradient's own as far as possible."""
+        payload = as_bytes(self.grad) if self.grad.numel() else memoryview(b"")
+        num_first, start = self._num_first(), self._grad_at()
+        num_last = (len(payload) - num_first) % BLOCK
+        copied = memoryview(mmap.mmap(-1, 3 * BLOCK))  # a page begins where a block may
+        first, last = copied[: aligned(start + num_first)], copied[2 * BLOCK :]
+        first[: _RECORD.size] = self._header(start, payload)
+        first[start : start + num_first] = payload[:num_first]
+        last[:num_last] = payload[len(payload) - num_last :]
+        middle = payload[num_first : len(payload) - num_last]
+        return [part for part in (first, middle, last if num_last else middle[:0]) if len(part)]
+
+    def _grad_at(self) -> int:
+        """Where in the record the gradient begins."""
+        first = self._num_first()
+        return _RECORD.size if first == self.grad.nbytes else aligned(_RECORD.size + first) - first
+
+    def _num_first(self) -> int:
+        """Bytes of the gradient before its first whole page of memory; all, if it has none."""
+        first = -self.grad.data_ptr() % BLOCK
+        return first if self.grad.nbytes - first >= BLOCK else self.grad.nbytes
+
+    def _header(self, start: int, payload: memoryview) -> bytes:
+        if isinstance(self.change, Fence):
+            kind, id, progress, scale = _FENCE, (*self.change, 0), Progress(0, 0), 0.0
+        else:
+            kind, id = _PUSH, self.change[:3]
+            progress, scale = self.change.progress, self.change.scale
+        fields = (kind, *id, *progress, self.version, start, len(payload), scale, crc32(payload))
+        unsealed = _RECORD.pack(*fields, 0)[: -_SEAL.size]
+        return unsealed + _SEAL.pack(crc32(unsealed))
 
 
 def file_name(epoch: int, version: int) -> str:
@@ -59,33 +100,9 @@ def file_name(epoch: int, version: int) -> str:
 
 
 def encode_head(version: int, epoch: int, rows: Any) -> bytes:
-    """What a file begins with."""
+    """What a file begins with, HEAD_BYTES of it."""
     unsealed: bytes = _HEAD.pack(_MAGIC, version, epoch) + rows.tobytes()
-    return unsealed + _SEAL.pack(zlib.crc32(unsealed))
-
-
-def encode_push(version: int, push: Push, grad: Tensor) -> tuple[bytes, Buffer]:
-    """A record and the bytes of the gradient, which follow it in the file."""
-    payload = as_bytes(grad)
-    return _record(_PUSH, push[:3], push.progress, version, push.scale, payload), payload
-
-
-def encode_fence(version: int, replica: int, incarnation: int) -> bytes:
-    """The record of a fence."""
-    return _record(_FENCE, (replica, incarnation, 0), Progress(0, 0), version, 0.0, b"")
-
-
-def _record(
-    kind: int,
-    id: tuple[int, ...],
-    progress: Progress,
-    version: int,
-    scale: float,
-    payload: Buffer,
-) -> bytes:
-    fields = (kind, *id, *progress, version, len(payload), scale, zlib.crc32(payload))
-    unsealed = _RECORD.pack(*fields, 0)[: -_SEAL.size]
-    return unsealed + _SEAL.pack(zlib.crc32(unsealed))
+    return (unsealed + _SEAL.pack(crc32(unsealed))).ljust(HEAD_BYTES, b"\0")
 
 
 @dataclass(frozen=True)
@@ -100,9 +117,19 @@ class LogFile:
     def records(self, dtype: torch.dtype) -> Iterator[Record]:
         """Its records in order, up to the first that is torn or altered."""
         with self.path.open("rb") as file:
-            file.seek(_HEAD_BYTES)
-            while record := _read_record(file, dtype):
-                yield record
+            for header in _headers(file):
+                file.seek(header.grad_at)
+                payload = bytearray(header.size)
+                if file.readinto(payload) < header.size or crc32(payload) != header.check:
+                    return
+                grad = torch.frombuffer(payload, dtype=dtype) if payload else torch.empty(0)
+                yield Record(header.version, header.change, grad)
+
+    def end_of(self, version: int) -> int:
+        """Bytes up to the end of the records of `version`, gradients unread."""
+        with self.path.open("rb") as file:
+            ends = [header.end for header in _headers(file) if header.version <= version]
+        return ends[-1] if ends else HEAD_BYTES
 
 
 def read_files(folder: Path) -> list[LogFile]:
@@ -119,9 +146,9 @@ def read_files(folder: Path) -> list[LogFile]:
 
 def _read_head(path: Path) -> LogFile | None:
     with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
+        head = file.read(HEAD_BYTES)
         more = file.read(1)
-    if len(head) < _HEAD_BYTES:
+    if len(head) < HEAD_BYTES:
         return None
     _, version, epoch = _HEAD.unpack_from(head)
     rows = np.frombuffer(head, ROW, count=NUM_ROWS, offset=_HEAD.size)
@@ -132,20 +159,42 @@ def _read_head(path: Path) -> LogFile | None:
     return None
 
 
-def _read_record(file: Any, dtype: torch.dtype) -> Record | None:
-    header = file.read(_RECORD.size)
-    if len(header) < _RECORD.size:
+class _Header(NamedTuple):
+    """What stands at the beginning of a record; places are bytes of the file."""
+
+    version: int
+    change: Push | Fence
+    grad_at: int
+    size: int
+    check: int
+
+    @property
+    def end(self) -> int:
+        return aligned(self.grad_at + self.size)
+
+
+def _headers(file: BinaryIO) -> Iterator[_Header]:
+    """Of all records up to the first that has none."""
+    end = HEAD_BYTES
+    while True:
+        file.seek(end)
+        header = _read_header(file.read(_RECORD.size), end)
+        if header is None:
+            return
+        yield header
+        end = header.end
+
+
+def _read_header(content: bytes, begin: int) -> _Header | None:
+    if len(content) < _RECORD.size:
         return None
-    kind, replica, incarnation, sequence, lease, upto, version, size, scale, check, seal = (
-        _RECORD.unpack(header)
+    kind, replica, incarnation, sequence, lease, upto, version, start, size, scale, check, seal = (
+        _RECORD.unpack(content)
     )
-    if zlib.crc32(header[: -_SEAL.size]) != seal:
+    if crc32(content[: -_SEAL.size]) != seal:
         return None
-    payload = bytearray(size)
-    if file.readinto(payload) < size or zlib.crc32(payload) != check:
-        return None
-    num_bytes = _RECORD.size + size
-    if kind == _FENCE:
-        return Record(version, Fence(replica, incarnation), torch.empty(0, dtype=dtype), num_bytes)
-    push = Push(replica, incarnation, sequence, version - 1, Progress(lease, upto), scale)
-    return Record(version, push, torch.frombuffer(payload, dtype=dtype), num_bytes)
+    change: Push | Fence = Fence(replica, incarnation)
+    if kind == _PUSH:
+        progress = Progress(lease, upto)
+        change = Push(replica, incarnation, sequence, version - 1, progress, scale)
+    return _Header(version, change, begin + start, size, check)

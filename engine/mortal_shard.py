@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from engine.config import RuleConfig
+from engine.push import Applied, Push
 from engine.rules import UpdateRule, make_rule
-from engine.shard import Applied, ParameterShard, Push
+from engine.shard import ParameterShard
 from engine.state import ShardState
 
 

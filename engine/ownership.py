@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from engine.processes import end_process, started_at
-from engine.shard import FencedShardError
+from engine.push import FencedShardError
 
 #: A process that was killed is gone within this time, unless the kernel holds it.
 _DEATH_S = 5.0

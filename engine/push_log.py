@@ -1,8 +1,9 @@
 """A shard's log of pushes on disk: what `durability=power` acknowledges outlives the machine.
 
-A push is written before it is begun; whoever wants to acknowledge it waits until it is synced.
-The sync runs outside the shard's lock and covers everything written until it began, so that it is
-shared by all who wait (group commit), and pushes go on meanwhile.
+A push takes its place in the log before it is begun, and is written beside its application: its
+gradient must not change until it is durable. Whoever wants to acknowledge it waits for that; the
+first to wait writes and syncs, outside the shard's lock, all that has a place by then, for all who
+wait (group commit). What a process leaves applied and not written, its successor writes.
 
     log/shard-00/owner             the epoch that may acknowledge
     log/shard-00/<...>.log         see `engine.log_file`
@@ -11,16 +12,18 @@ shared by all who wait (group commit), and pushes go on meanwhile.
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from engine.block_file import BlockFile
 from engine.checkpoint import sync
-from engine.frames import Buffer
-from engine.log_file import encode_fence, encode_head, encode_push, file_name
-from engine.shard import FencedShardError, Push
+from engine.log_file import Fence, LogFile, Record, encode_head, file_name
+from engine.push import FencedShardError, Push
+from engine.state import NUM_INTENTS
 
 #: While there is too much in the log, a checkpoint is asked for no more often than this.
 _ASK_S = 1.0
@@ -31,7 +34,7 @@ class LogFailedError(Exception):
     """The log cannot be written: nothing may be acknowledged from here on."""
 
 
-def ignore() -> None:
+def ignore(*_: object) -> None:
     """Do nothing."""
 
 
@@ -62,44 +65,62 @@ class PushLog:
         self._on_failure, self._on_long = on_failure, on_long
         self._asked = -_ASK_S
         self._changed = threading.Condition()
-        self._syncing = self._closed = False
-        self._file = -1
+        self._writing = self._closed = False
+        self._file: BlockFile | None = None
+        self._waiting: list[tuple[int, Record]] = []  # not written yet; where each begins
         #: (version, path, bytes) of each file; the last one is written to
         self._files: list[tuple[int, Path, int]] = []
         self.error: LogFailedError | None = None
-        self.written = self.durable = 0  # bytes of records under this owner
+        self.written = self.durable = 0  # bytes of records under this owner: placed, on the disk
+        self._placed_version = self._durable_version = 0
+        self._note: Callable[[int], None] = ignore
         self.num_syncs = 0
         folder.mkdir(parents=True, exist_ok=True)
         sync(folder.parent)
         self._owner = os.open(folder / "owner", os.O_RDWR | os.O_CREAT, 0o600)
         self._become_owner()
 
-    def begin(self, version: int, rows: Any, earlier: Sequence[tuple[int, Path]] = ()) -> None:
+    def begin(
+        self,
+        version: int,
+        rows: Any,
+        earlier: Sequence[LogFile] = (),
+        unlogged: Sequence[tuple[int, Push, Tensor]] = (),
+        note: Callable[[int], None] = ignore,
+    ) -> None:
         """Start writing, the shard being at `version` with the table `rows`.
 
         Args:
-            earlier: version and path of the files that dead owners have left.
+            earlier: the files that dead owners have left.
+            unlogged: what the last of them had applied, but perhaps not written.
+            note: told up to which version all is on the disk, before anybody acknowledges it.
         """
+        self._note = note
         try:
-            for start, path in earlier:
-                # They hold what a dead owner has applied, but perhaps not synced.
-                sync(path)
-                self._files.append((start, path, path.stat().st_size))
+            if unlogged:
+                _complete(earlier[-1], [Record(*applied) for applied in unlogged])
+                self._reach(version)
+            for file in earlier:
+                sync(file.path)
+                self._files.append((file.version, file.path, file.path.stat().st_size))
             self._start_file(version, rows)
         except OSError as error:
             raise self._failed(error) from error
 
     def push(self, version: int, push: Push, grad: Tensor) -> None:
-        """Write the push that makes `version`, before it is applied.
+        """Take a place for the push that makes `version`, before it is applied.
 
         Raises:
-            LogFailedError: it is not in the log.
+            LogFailedError: there is no place.
         """
-        self._append(encode_push(version, push, grad))
+        if version - self._durable_version >= NUM_INTENTS:
+            with self._changed:
+                self._write_all()
+        self._place(Record(version, push, grad))
 
     def fence(self, version: int, replica: int, incarnation: int) -> None:
-        """Write that a life is refused from `version` on; LogFailedError as for a push."""
-        self._append((encode_fence(version, replica, incarnation),))
+        """Note that a life is refused from `version` on; LogFailedError as for a push."""
+        self._place(Record(version, Fence(replica, incarnation), torch.empty(0)))
 
     def wait(self, end: int) -> None:
         """Return when the first `end` bytes are on the disk; not to be called with the lock.
@@ -112,10 +133,10 @@ class PushLog:
             while self.durable < end:
                 if self.error:
                     raise self.error
-                if self._syncing:
+                if self._writing:
                     self._changed.wait()
                 else:
-                    self._sync_file()
+                    self._write_waiting()
             self._check_owner()
 
     def rotate(self, version: int, rows: Any) -> None:
@@ -123,14 +144,9 @@ class PushLog:
         if version == self._files[-1][0]:
             return
         with self._changed:
-            self._changed.wait_for(lambda: not self._syncing)
-            if self.durable < self.written and not self.error:
-                self._sync_file()
-            if self.error:
-                raise self.error
-            os.close(self._file)
-            self._file = -1
+            self._write_all()
             try:
+                self._close_file()
                 self._start_file(version, rows)
             except OSError as error:
                 raise self._failed(error) from error
@@ -159,48 +175,62 @@ class PushLog:
     def close(self) -> None:
         """Write no more. What was not synced is not acknowledged either."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._syncing)
+            self._changed.wait_for(lambda: not self._writing)
             self.error = self.error or LogFailedError("the log is closed")
             self._closed = True
-            for descriptor in {self._file, self._owner} - {-1}:
-                os.close(descriptor)
-            self._file = self._owner = -1
+            self._close_file()
+            if self._owner != -1:
+                os.close(self._owner)
+            self._owner = -1
             self._changed.notify_all()
 
-    def _append(self, parts: Sequence[Buffer]) -> None:
+    def _place(self, record: Record) -> None:
+        with self._changed:
+            if self.error:
+                raise self.error
+            assert self._file is not None
+            size = record.num_bytes()
+            try:
+                self._waiting.append((self._file.reserve(size), record))
+            except OSError as error:
+                raise self._failed(error) from error
+            version, path, before = self._files[-1]
+            self._files[-1] = (version, path, before + size)
+            self.written += size
+            self._placed_version = record.version
+
+    def _write_all(self) -> None:
+        """All that has a place is on the disk then; LogFailedError if it is not."""
+        self._changed.wait_for(lambda: not self._writing)
+        if self.durable < self.written and not self.error:
+            self._write_waiting()
         if self.error:
             raise self.error
-        size = sum(map(len, parts))
-        try:
-            _write(self._file, parts)
-        except OSError as error:
-            with self._changed:
-                raise self._failed(error) from error
-        version, path, before = self._files[-1]
-        self._files[-1] = (version, path, before + size)
-        self.written += size
 
-    def _sync_file(self) -> None:
-        """Sync what is written now; others may write and wait meanwhile. Sets `error`."""
-        end, self._syncing = self.written, True
+    def _write_waiting(self) -> None:
+        """Write and sync what has a place now; others may come meanwhile. Sets `error`."""
+        assert self._file is not None
+        records, self._waiting = self._waiting, []
+        end, version, self._writing = self.written, self._placed_version, True
         self.num_syncs += 1
         self._changed.release()
-        failure: OSError | None = None
+        failure: Exception | None = None
         try:
-            os.fdatasync(self._file)
-        except OSError as error:
+            _write(self._file, records)
+        except Exception as error:  # whatever it is: they are not on the disk
             failure = error
         finally:
             self._changed.acquire()
-            self._syncing = False
+            self._writing = False
         if failure:
             # The kernel may have dropped the pages: a second sync would succeed, and mean nothing.
             self._failed(failure)
         else:
             self.durable = end
+            self._reach(version)
         self._changed.notify_all()
 
-    def _failed(self, error: OSError) -> LogFailedError:
+    def _failed(self, error: Exception) -> LogFailedError:
         if self.error is None:
             self.error = LogFailedError(
                 f"{self._files[-1][1] if self._files else self._folder}: the log of pushes cannot "
@@ -212,11 +242,21 @@ class PushLog:
 
     def _start_file(self, version: int, rows: Any) -> None:
         path = self._folder / file_name(self._epoch, version)
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
-        _write(self._file, (encode_head(version, self._epoch, rows),))
-        os.fsync(self._file)
+        self._file = BlockFile(path)
+        self._file.append(encode_head(version, self._epoch, rows))
         sync(self._folder)
         self._files.append((version, path, 0))
+        self._placed_version = version
+        self._reach(version)
+
+    def _reach(self, version: int) -> None:
+        self._durable_version = version
+        self._note(version)
+
+    def _close_file(self) -> None:
+        if self._file:
+            self._file.close()
+        self._file = None
 
     def _become_owner(self) -> None:
         if (newest := self._owner_epoch()) > self._epoch:
@@ -235,12 +275,17 @@ class PushLog:
         return int.from_bytes(os.pread(self._owner, _OWNER_BYTES, 0), "little")
 
 
-def _write(descriptor: int, parts: Sequence[Buffer]) -> None:
-    """All of it, in as few calls as the system allows."""
-    rest = [memoryview(part) for part in parts]
-    while rest:
-        count = os.writev(descriptor, rest)
-        while rest and count >= len(rest[0]):
-            count -= len(rest.pop(0))
-        if rest:
-            rest[0] = rest[0][count:]
+def _complete(last: LogFile, unlogged: Sequence[Record]) -> None:
+    """Have the newest file hold these records, of which it may lack some."""
+    file = BlockFile(last.path, last.end_of(unlogged[0].version - 1))
+    try:
+        _write(file, [(file.reserve(record.num_bytes()), record) for record in unlogged])
+    finally:
+        file.close()
+
+
+def _write(file: BlockFile, records: Iterable[tuple[int, Record]]) -> None:
+    """Write each where it has its place, and sync."""
+    for offset, record in records:
+        file.write(offset, record.encode())
+    file.sync()

@@ -17,8 +17,8 @@ from typing import Any
 from engine.downpour import Answer, Idle
 from engine.link import Refused
 from engine.loader import LeaseReply
+from engine.push import Applied, Push
 from engine.replica import Server
-from engine.shard import Applied, Push
 
 
 class Recorder:

@@ -19,8 +19,9 @@ from engine.downpour import Answer, Compute, Fetch, Idle, StartPush, Take, downp
 from engine.ledger import Lease, Progress
 from engine.loader import LeaseReply, leased_minibatches
 from engine.problem import Problem
+from engine.push import Push
 from engine.rules import make_rule
-from engine.shard import ParameterShard, Push
+from engine.shard import ParameterShard
 from engine.state import ShardState
 
 #: Gradients by (replica, incarnation, sequence) of their push.

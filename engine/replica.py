@@ -20,8 +20,8 @@ from engine.downpour import Answer, Compute, Fetch, Idle, StartPush, Take, downp
 from engine.ledger import Progress
 from engine.link import Refused
 from engine.problem import Problem
+from engine.push import Applied, HugePushError, NonFinitePushError, Push
 from engine.segment import NUM_SLOTS
-from engine.shard import Applied, HugePushError, NonFinitePushError, Push
 
 T = TypeVar("T")
 #: Refusals that say that the replica computes nothing of use.

@@ -21,10 +21,11 @@ from engine.journal import TERMS, Terms, read_leases, read_terms
 from engine.ledger import Holder, Progress, Range, applied_ranges, num_minibatches
 from engine.log_recovery import restore
 from engine.ownership import Ownership
+from engine.push import FencedShardError
 from engine.rules import make_rule
 from engine.run_spec import log_folder
 from engine.segment import gradient_at
-from engine.shard import FencedShardError, ParameterShard
+from engine.shard import ParameterShard
 from engine.state import ShardState
 
 log = logging.getLogger(__name__)

@@ -1,43 +1,25 @@
 """A parameter shard: one slice of the parameters and its update rule. No socket, no thread."""
 
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from engine.applied_pushes import AppliedPushes
 from engine.copying import copy_
 from engine.ledger import Holder, Progress
+from engine.push import Applied, FencedShardError, Push, StaleIncarnationError
+from engine.push_limits import PushLimits
 from engine.rules import UpdateRule
 from engine.state import BLOCK, NOWHERE, Location, ShardState
 
-#: Pushes of one replica may arrive out of order within this many sequence numbers.
-WINDOW = 64
 
+class ChangeLog(Protocol):
+    """Learns of each change before it is begun, and writes it down some time later.
 
-class Push(NamedTuple):
-    """Identity and origin of one accrued gradient. (replica, incarnation, sequence) is unique."""
-
-    replica: int
-    incarnation: int
-    sequence: int  # counts from 1 within one incarnation
-    fetched_version: int  # of this shard, when the replica last fetched
-    progress: Progress  # the samples that this push brings to their end
-    scale: float = 1.0  # of the learning rate
-
-
-class Applied(NamedTuple):
-    """The shard's answer: the push is in its state, now or already before (`duplicate`)."""
-
-    version: int
-    staleness: int
-    duplicate: bool
-    durable: bool = True  # as the run's `durability` has it; else another answer will say so
-
-
-class WriteAhead(Protocol):
-    """Learns of each change before it is begun."""
+    It tells `note_logged` what it has written, and lags behind by fewer than NUM_INTENTS pushes.
+    """
 
     def push(self, version: int, push: Push, grad: Tensor) -> None:
         """The push that makes `version` comes next; what this raises prevents it."""
@@ -46,34 +28,6 @@ class WriteAhead(Protocol):
     def fence(self, version: int, replica: int, incarnation: int) -> None:
         """This life is refused from `version` on."""
         ...
-
-
-class PushRefusedError(Exception):
-    """The shard is unchanged; sending the same push again would be refused again."""
-
-
-class StaleIncarnationError(PushRefusedError):
-    """The replica's incarnation was replaced: its work has been given to somebody else."""
-
-
-class StalePushError(PushRefusedError):
-    """Older than the shard can tell from a duplicate, or staler than the bound."""
-
-
-class NonFinitePushError(PushRefusedError):
-    """The gradient holds NaN or infinity."""
-
-
-class HugePushError(PushRefusedError):
-    """The gradient is finite, but larger than `max_push_norm` allows."""
-
-
-class MisshapenPushError(PushRefusedError):
-    """The gradient has another shape or type than the shard's slice."""
-
-
-class FencedShardError(Exception):
-    """A successor owns this shard's memory: this process must neither write nor acknowledge."""
 
 
 class ParameterShard:
@@ -90,7 +44,7 @@ class ParameterShard:
         max_staleness: int | None = None,
         record: Callable[[int, Push], None] | None = None,
         *,
-        log: WriteAhead | None = None,
+        log: ChangeLog | None = None,
         max_norm: float | None = None,
     ) -> None:
         """Take over `state`. If a push was interrupted, call `finish_interrupted` before use.
@@ -103,12 +57,11 @@ class ParameterShard:
         self._state = state
         self._rule = rule
         self._epoch = epoch
-        self._max_staleness = max_staleness
-        self._max_norm = max_norm
+        self._limits = PushLimits(max_staleness, max_norm)
         self._record = record
         self._log = log
         self._scratch = torch.empty(min(BLOCK, state.values.numel()), dtype=state.values.dtype)
-        self._row_of: dict[Holder, int] = {}
+        self._applied = AppliedPushes(state.rows)
         if state["owner_epoch"] >= epoch:
             raise FencedShardError(
                 f"epoch {epoch} wants a shard that epoch {state['owner_epoch']} already owns"
@@ -158,17 +111,17 @@ class ParameterShard:
             FencedShardError: somebody else owns this shard by now.
         """
         self._check_owner()
-        row = self._row(push.replica, push.incarnation)
+        row = self._applied.row(push.replica, push.incarnation)
         if self._state.rows[row]["fenced"]:
             raise StaleIncarnationError(
                 f"replica {push.replica} incarnation {push.incarnation} was replaced; "
                 "its samples are with another replica"
             )
-        if self._seen(row, push.sequence):
+        if self._applied.seen(row, push.sequence):
             return Applied(self.version, 0, duplicate=True)
         # Below 0 where a loss of power took updates that were fetched, but never acknowledged.
         staleness = max(0, self.version - push.fetched_version)
-        self._check_push(push, grad, staleness, squares)
+        self._limits.check(push, grad, staleness, self._state.values, squares)
         if self._record:
             self._record(self.version + 1, push)
         if self._log:
@@ -180,10 +133,9 @@ class ParameterShard:
 
     def interrupted(self) -> Location | None:
         """Where the gradient of a push lies that a dead owner had begun, or None."""
-        if not self._state["intent_active"]:
+        if not (version := int(self._state["intent_active"])):
             return None
-        intent = self._state.intent[0]
-        return Location(intent["path"].decode(), int(intent["offset"]))
+        return _location(self._state.intent(version))
 
     def finish_interrupted(self, grad_at: Callable[[Location], Tensor]) -> bool:
         """Finish what the previous owner had begun; True if there was something."""
@@ -194,15 +146,29 @@ class ParameterShard:
         if next_block < self._state.num_blocks:
             if self._state["intent_undo_block"] == next_block:
                 self._state.restore_undo(next_block)
-            self._apply_from(next_block, grad_at(location), float(self._state.intent[0]["scale"]))
+            scale = float(self._state.intent(self._state["intent_active"])["scale"])
+            self._apply_from(next_block, grad_at(location), scale)
         self._commit()
         return True
+
+    def unlogged(self, grad_at: Callable[[Location], Tensor]) -> list[tuple[int, Push, Tensor]]:
+        """The applied pushes that the last owner may not have logged, and what versions they made.
+
+        In order, with their gradients, which replicas keep until they know a push to be durable.
+        """
+        first = int(self._state["logged"]) + 1
+        intents = [(v, self._state.intent(v)) for v in range(first, self.version + 1)]
+        return [(v, _push(v, intent), grad_at(_location(intent))) for v, intent in intents]
+
+    def note_logged(self, version: int) -> None:
+        """All up to `version` is in the log; to be called before any of it is acknowledged."""
+        self._state["logged"] = version
 
     def fence(self, replica: int, incarnation: int) -> Progress | None:
         """Refuse this life of a replica from now on; return how far its pushes reached."""
         self._check_owner()
         try:
-            row = self._row(replica, incarnation)
+            row = self._applied.row(replica, incarnation)
         except StaleIncarnationError:  # it never pushed here, and a newer life did
             return None
         if self._log:
@@ -212,16 +178,15 @@ class ParameterShard:
 
     def repeat(self, push: Push, grad: Tensor | None) -> None:
         """Apply what a log says was applied; None: the vectors contain it, the table does not."""
-        self._begin(self._row(push.replica, push.incarnation), push, NOWHERE)
+        self._begin(self._applied.row(push.replica, push.incarnation), push, NOWHERE)
         if grad is not None:
             self._apply_from(0, grad, push.scale)
         self._commit()
 
     def set_table(self, version: int, rows: Any) -> None:
         """Let `rows` be the table of applied pushes, as it was at `version`."""
-        self._state.rows[:] = rows
+        self._applied.replace(rows)
         self._state["version"] = version
-        self._row_of.clear()
 
     def table(self) -> Any:
         """A copy of the table of applied pushes, NUM_ROWS of `engine.state.ROW`."""
@@ -229,16 +194,11 @@ class ParameterShard:
 
     def progress(self) -> dict[Holder, Progress]:
         """How far the applied pushes of each life of a replica reach."""
-        rows = self._state.rows[(self._state.rows["used"] == 1) & (self._state.rows["high"] > 0)]
-        return {
-            (int(r["replica"]), int(r["incarnation"])): Progress(int(r["lease"]), int(r["upto"]))
-            for r in rows
-        }
+        return self._applied.progress()
 
     def sequences(self) -> dict[Holder, int]:
         """The highest sequence number applied of each life that may still push."""
-        rows = self._state.rows[(self._state.rows["used"] == 1) & (self._state.rows["fenced"] == 0)]
-        return {(int(r["replica"]), int(r["incarnation"])): int(r["high"]) for r in rows}
+        return self._applied.sequences()
 
     def copy(self) -> tuple[Tensor, dict[str, Tensor], int]:
         """Copies of values and slots, and the version they belong to."""
@@ -256,111 +216,21 @@ class ParameterShard:
                 f"epoch {self._epoch} was replaced by epoch {self._state['owner_epoch']}"
             )
 
-    def _row(self, replica: int, incarnation: int) -> int:
-        """Index of this life's row; a new one takes a free row or that of an outlived life.
-
-        The newest life of each replica keeps its row for ever: all earlier ones are known by it.
-        """
-        if (known := self._row_of.get((replica, incarnation))) is not None:
-            return known
-        row = self._find_row(replica, incarnation)
-        self._row_of = {k: r for k, r in self._row_of.items() if r != row}
-        self._row_of[replica, incarnation] = row
-        return row
-
-    def _find_row(self, replica: int, incarnation: int) -> int:
-        rows = self._state.rows
-        own = (rows["used"] == 1) & (rows["replica"] == replica)
-        (found,) = (own & (rows["incarnation"] == incarnation)).nonzero()
-        if found.size:
-            return int(found[0])
-        if (own & (rows["incarnation"] > incarnation)).any():
-            raise StaleIncarnationError(
-                f"replica {replica} incarnation {incarnation} was replaced by a newer one"
-            )
-        (free,) = (rows["used"] == 0).nonzero()
-        row = int(free[0]) if free.size else self._outlived_row()
-        rows[row]["used"] = 0  # so that a kill between these stores leaves a free row
-        rows[row] = (0, replica, incarnation, 0, 0, 0, 0, 0)
-        rows[row]["used"] = 1
-        return row
-
-    def _outlived_row(self) -> int:
-        """A fenced row of a replica that has a newer life; the earliest life first."""
-        rows = self._state.rows
-        newest: dict[int, int] = {}
-        for replica, incarnation in zip(rows["replica"], rows["incarnation"], strict=True):
-            newest[int(replica)] = max(newest.get(int(replica), 0), int(incarnation))
-        outlived = [
-            (int(row["incarnation"]), index)
-            for index, row in enumerate(rows)
-            if row["fenced"] and row["incarnation"] < newest[int(row["replica"])]
-        ]
-        if not outlived:
-            raise RuntimeError(f"all {len(rows)} rows are in use by living replicas")
-        return min(outlived)[1]
-
-    def _seen(self, row: int, sequence: int) -> bool:
-        high = int(self._state.rows[row]["high"])
-        if sequence > high:
-            return False
-        if high - sequence >= WINDOW:
-            raise StalePushError(
-                f"push {sequence} is {high - sequence} behind the newest one applied, "
-                f"the shard remembers {WINDOW}"
-            )
-        return bool(int(self._state.rows[row]["window"]) >> (high - sequence) & 1)
-
-    def _remembered(self, row: int, sequence: int) -> tuple[int, int]:
-        """(high, window) of the row once `sequence` is applied too."""
-        rows = self._state.rows
-        high, window = int(rows["high"][row]), int(rows["window"][row])
-        if sequence <= high:
-            return high, window | 1 << (high - sequence)
-        return sequence, (window << min(sequence - high, WINDOW) | 1) & (2**WINDOW - 1)
-
-    def _check_push(self, push: Push, grad: Tensor, staleness: int, squares: float | None) -> None:
-        if grad.shape != self._state.values.shape or grad.dtype != self._state.values.dtype:
-            raise MisshapenPushError(
-                f"pushed gradient is {tuple(grad.shape)} {grad.dtype}, the shard holds "
-                f"{tuple(self._state.values.shape)} {self._state.values.dtype}: "
-                "replica and shard were built from different layouts"
-            )
-        if self._max_staleness is not None and staleness > self._max_staleness:
-            raise StalePushError(
-                f"push is {staleness} updates stale, max_staleness={self._max_staleness}"
-            )
-        # g.g is finite when all values are, unless it overflows: only then look at each. It reads
-        # memory faster than their sum does.
-        if squares is None:
-            squares = float(torch.dot(grad, grad))
-        if not math.isfinite(squares) and not torch.isfinite(grad).all():
-            bad = int((~torch.isfinite(grad)).sum())
-            raise NonFinitePushError(
-                f"replica {push.replica}, push {push.sequence}: {bad} of {grad.numel()} gradient "
-                "values are NaN or infinite; shard left unchanged"
-            )
-        if self._max_norm is not None and squares > self._max_norm**2:
-            raise HugePushError(
-                f"replica {push.replica}, push {push.sequence}: its slice of the gradient has norm "
-                f"{_norm(grad):.3g}, max_push_norm={self._max_norm:g}; shard left unchanged"
-            )
-
     def _begin(self, row: int, push: Push, location: Location) -> None:
         state = self._state
-        high, window = self._remembered(row, push.sequence)
+        high, window = self._applied.remembered(row, push.sequence)
         reached = Progress(int(state.rows["lease"][row]), int(state.rows["upto"][row]))
         lease, upto = max(reached, push.progress)
         version, path = self.version + 1, location.path.encode()
-        state.intent[0] = (
-            row, lease, upto, window, high, version, push.scale, path, location.offset,
-        )  # fmt: skip
+        changes = (row, lease, upto, window, high, version)
+        fields = (*push[:3], *changes, push.scale, path, location.offset)
+        state.set_intent(version, fields)
         state["intent_next_block"] = 0
         state["intent_undo_block"] = -1
-        state["intent_active"] = 1
+        state["intent_active"] = version
 
     def _apply_from(self, first_block: int, grad: Tensor, scale: float) -> None:
-        step = int(self._state.intent["version"][0])
+        step = int(self._state["intent_active"])
         for index in range(first_block, self._state.num_blocks):
             values, slots = self._state.block(index)
             self._state.save_undo(index)
@@ -370,14 +240,20 @@ class ParameterShard:
 
     def _commit(self) -> None:
         """Record the intended push as applied. Every line may run twice with the same effect."""
-        state, intent = self._state, self._state.intent
-        row = int(intent["row"][0])
+        state = self._state
+        intent = state.intent(state["intent_active"])
         for field in ("lease", "upto", "window", "high"):
-            state.rows[field][row] = intent[field][0]
-        state["version"] = intent["version"][0]
+            state.rows[field][intent["row"]] = intent[field]
+        state["version"] = intent["version"]
         state["intent_active"] = 0
 
 
-def _norm(grad: Tensor) -> float:
-    """In double precision, in which the squares of float32 do not overflow."""
-    return float(torch.linalg.vector_norm(grad, dtype=torch.float64))
+def _push(version: int, intent: Any) -> Push:
+    """As a log has it: `fetched_version` matters no more."""
+    progress = Progress(int(intent["lease"]), int(intent["upto"]))
+    id = (int(intent["replica"]), int(intent["incarnation"]), int(intent["sequence"]))
+    return Push(*id, version - 1, progress, float(intent["scale"]))
+
+
+def _location(intent: Any) -> Location:
+    return Location(intent["path"].decode(), int(intent["offset"]))

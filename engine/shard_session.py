@@ -11,7 +11,7 @@ from engine import memory
 from engine.frames import Message, ProtocolError, send
 from engine.ledger import Progress
 from engine.outgoing import Outgoing
-from engine.shard import Push, PushRefusedError
+from engine.push import Push, PushRefusedError
 from engine.squares import Squares
 from engine.state import Location
 from engine.tls import TlsSocket
@@ -103,11 +103,13 @@ class Session:
                 reply["fetched_version"] = self.take_values(message)
             end = self.endpoint.log.written if self.endpoint.log else 0
         deferred = self.endpoint.log is not None and reply["op"] != "refused"
-        if fetches:  # compute goes on with them while the disk is busy
-            self.send_with_values({**reply, "durable": False} if deferred else reply)
-            reply = {"op": "durable"}
-        if self.endpoint.log and deferred:
-            self.endpoint.log.wait(end)
+        try:
+            if fetches:  # compute goes on with them while the disk is busy
+                self.send_with_values({**reply, "durable": False} if deferred else reply)
+                reply = {"op": "durable"}
+        finally:  # the gradient goes with the session, and the log has no other
+            if self.endpoint.log and deferred:
+                self.endpoint.log.wait(end)
         if deferred or not fetches:
             send(self.sock, reply)
 

@@ -4,7 +4,8 @@ The memory is an ordinary buffer in tests and a file mapping in real runs. An up
 block by block; an *intent* and a one-block *undo* copy lie beside the vectors, so that whoever
 opens the memory after a kill -9 finishes the interrupted push and applies it exactly once:
 
-    1. the intent says which push is being applied and where its gradient lies;
+    1. the intent says which push is being applied and where its gradient lies; it stays for a
+       while, since a log on disk may have no record of the push yet;
     2. for each block: copy it to undo, note the block's number, update it in place, step on;
     3. the push enters the table of applied pushes, the version moves, the intent is cleared.
 
@@ -25,11 +26,16 @@ from engine.frames import as_bytes
 BLOCK = 65_536
 #: Rows of the table of applied pushes, one per life of a replica.
 NUM_ROWS = 1024
+#: The newest intents that are kept; a log on disk lags behind by fewer pushes.
+NUM_INTENTS = 64
 _PAGE = 4096
 
-#: What the push that is being applied will have changed once it is, and where its gradient lies.
+#: A push, what it changes in the table of applied pushes, and where its gradient lies.
 INTENT = np.dtype(
     [
+        ("replica", "i8"),
+        ("incarnation", "i8"),
+        ("sequence", "i8"),
         ("row", "i8"),
         ("lease", "i8"),
         ("upto", "i8"),
@@ -51,10 +57,10 @@ _HEADER = np.dtype(
         ("itemsize", "i8"),
         ("owner_epoch", "i8"),
         ("version", "i8"),
-        ("intent_active", "i8"),
+        ("logged", "i8"),  # all up to this version is in the log on disk
+        ("intent_active", "i8"),  # the version that is being made, or 0
         ("intent_next_block", "i8"),
         ("intent_undo_block", "i8"),
-        ("intent", INTENT),
     ]
 )
 
@@ -72,7 +78,7 @@ ROW = np.dtype(
         ("upto", "i8"),
     ]
 )
-_MAGIC = b"shard01\0"
+_MAGIC = b"shard02\0"
 
 
 class Location(NamedTuple):
@@ -86,18 +92,16 @@ NOWHERE = Location("", 0)
 
 
 class ShardState:
-    """Views into one buffer: header, table of applied pushes, undo block, values, slots."""
+    """Views into one buffer: header, table of applied pushes, intents, undo, values, slots."""
 
     def __init__(self, buffer: Any, num_values: int, num_slots: int, dtype: torch.dtype) -> None:
         itemsize = dtype.itemsize
-        rows_at = _PAGE
-        undo_at = _aligned(rows_at + ROW.itemsize * NUM_ROWS)
-        values_at = _aligned(undo_at + (1 + num_slots) * BLOCK * itemsize)
+        values_at = _values_at(num_slots, itemsize)
         self.header: Any = np.frombuffer(buffer, _HEADER, count=1)
-        self.intent: Any = self.header["intent"]  # shape (1,), as the header
-        self.rows: Any = np.frombuffer(buffer, ROW, count=NUM_ROWS, offset=rows_at)
+        self.rows: Any = np.frombuffer(buffer, ROW, count=NUM_ROWS, offset=_ROWS_AT)
+        self._intents: Any = np.frombuffer(buffer, INTENT, count=NUM_INTENTS, offset=_INTENTS_AT)
         self._undo = torch.frombuffer(
-            buffer, dtype=dtype, count=(1 + num_slots) * BLOCK, offset=undo_at
+            buffer, dtype=dtype, count=(1 + num_slots) * BLOCK, offset=_UNDO_AT
         ).view(1 + num_slots, BLOCK)
         stride = _aligned(num_values * itemsize)
         vectors = [
@@ -122,9 +126,8 @@ class ShardState:
     @staticmethod
     def num_bytes(num_values: int, num_slots: int, dtype: torch.dtype) -> int:
         """Size of the buffer that a state needs."""
-        fixed = _aligned(_PAGE + ROW.itemsize * NUM_ROWS)
-        undo = (1 + num_slots) * BLOCK * dtype.itemsize
-        return _aligned(fixed + undo) + (1 + num_slots) * _aligned(num_values * dtype.itemsize)
+        vectors = (1 + num_slots) * _aligned(num_values * dtype.itemsize)
+        return _values_at(num_slots, dtype.itemsize) + vectors
 
     @staticmethod
     def in_memory(num_values: int, num_slots: int, dtype: torch.dtype) -> "ShardState":
@@ -147,6 +150,14 @@ class ShardState:
 
     def __setitem__(self, field: str, value: Any) -> None:
         self.header[field][0] = value
+
+    def intent(self, version: int) -> Any:
+        """The record, of type INTENT, of the push that makes `version`: one of the newest."""
+        return self._intents[version % NUM_INTENTS]
+
+    def set_intent(self, version: int, fields: tuple[Any, ...]) -> None:
+        """Keep the push that makes `version` in the place of the one NUM_INTENTS before it."""
+        self._intents[version % NUM_INTENTS] = fields
 
     @property
     def num_blocks(self) -> int:
@@ -178,8 +189,17 @@ class ShardState:
         self.values.copy_(values)
         for own, given in zip(self.slots, slots, strict=True):
             own.copy_(given)
-        self["version"] = version
+        self["version"] = self["logged"] = version
 
 
 def _aligned(num_bytes: int) -> int:
     return -(-num_bytes // _PAGE) * _PAGE
+
+
+_ROWS_AT = _PAGE
+_INTENTS_AT = _aligned(_ROWS_AT + ROW.itemsize * NUM_ROWS)
+_UNDO_AT = _aligned(_INTENTS_AT + INTENT.itemsize * NUM_INTENTS)
+
+
+def _values_at(num_slots: int, itemsize: int) -> int:
+    return _aligned(_UNDO_AT + (1 + num_slots) * BLOCK * itemsize)

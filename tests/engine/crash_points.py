@@ -1,7 +1,8 @@
 """A disk that dies with its machine at the n-th thing done to it, and what it holds afterwards.
 
-Every write, sync, rename and removal of the engine's log and checkpoints is a point. What was not
-synced is lost, in whole or in part; a name whose folder was not synced is lost as well.
+Every write, sync, rename and removal of the engine's log and checkpoints is a point, and whatever
+takes room or gives it back. Of the blocks that were not synced some are lost; a name whose folder
+was not synced is lost as well.
 """
 
 import os
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from engine.block_file import BLOCK
 from tests.engine.killed import Killed
 
 
@@ -22,7 +24,8 @@ class DoomedDisk:
         self._paths: dict[int, Path] = {}
         self.synced: dict[Path, int] = {}  # bytes of each file written here that are safe
         self.unnamed: set[Path] = set()  # new, and their folder was not synced
-        for module in ("engine.push_log", "engine.checkpoint"):
+        self._unsynced: list[tuple[Path, int]] = []  # blocks that were written
+        for module in ("engine.block_file", "engine.push_log", "engine.checkpoint"):
             monkeypatch.setattr(f"{module}.os", self)
         rename, unlink, rmtree = Path.rename, Path.unlink, shutil.rmtree
         monkeypatch.setattr(Path, "rename", self._counted(rename))
@@ -42,15 +45,28 @@ class DoomedDisk:
             self.synced[Path(path)] = 0
         return descriptor
 
-    def writev(self, descriptor: int, parts: list[memoryview]) -> int:
+    def pwritev(self, descriptor: int, parts: list[memoryview], offset: int) -> int:
+        content = b"".join(parts)
+        path, count = self._paths[descriptor], len(content) // BLOCK
+        self._unsynced += [(path, offset + index * BLOCK) for index in range(count)]
         if self._left == 0:  # dies in the middle of it
-            os.write(descriptor, parts[0][: len(parts[0]) // 2])
+            with path.open("r+b") as file:
+                file.seek(offset)
+                file.write(content[: len(content) // 2])
         self._point()
-        return os.writev(descriptor, parts)
+        return os.pwritev(descriptor, parts, offset)
 
     def pwrite(self, descriptor: int, content: bytes, offset: int) -> int:
         self._point()
         return os.pwrite(descriptor, content, offset)
+
+    def posix_fallocate(self, descriptor: int, offset: int, count: int) -> None:
+        self._point()
+        os.posix_fallocate(descriptor, offset, count)
+
+    def ftruncate(self, descriptor: int, size: int) -> None:
+        self._point()
+        os.ftruncate(descriptor, size)
 
     def fsync(self, descriptor: int) -> None:
         self._point()
@@ -59,6 +75,7 @@ class DoomedDisk:
             self.unnamed = {new for new in self.unnamed if new.parent != path}
         elif path in self.synced:
             self.synced[path] = path.stat().st_size
+        self._unsynced = [(written, at) for written, at in self._unsynced if written != path]
 
     fdatasync = fsync
 
@@ -67,6 +84,11 @@ class DoomedDisk:
         for path in self.unnamed:
             if path.exists() and rng.random() < 0.5:
                 os.unlink(path)
+        for path, at in self._unsynced:
+            if path.exists() and rng.random() < 0.5:
+                with path.open("r+b") as file:
+                    file.seek(at)
+                    file.write(bytes(BLOCK))
         for path, safe in self.synced.items():
             if path.exists():
                 size = path.stat().st_size

@@ -17,7 +17,7 @@ from engine.inprocess import InProcessResult, train_in_process
 from engine.layout import ALIGNMENT, Layout
 from engine.ledger import Holder, Lease
 from engine.problem import Minibatch
-from engine.shard import Push
+from engine.push import Push
 
 UNIT_SIZES = (5, 1, 10)
 NUM_SAMPLES = sum(UNIT_SIZES)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from engine import checkpoint, gate, log_recovery, shard, shard_role, state
+from engine import checkpoint, gate, log_recovery, shard, shard_start, state
 from engine.config import ClusterConfig, DownpourConfig
 from engine.endpoint import ShardEndpoint
 from engine.events import Listener
@@ -92,8 +92,8 @@ def _let_go_of_sockets() -> None:
 
 def _arm(stop: Stop) -> None:
     if stop.point == "block":
-        make_rule = shard_role.make_rule
-        shard_role.make_rule = lambda config: _HalfBlock(make_rule(config), stop.number)
+        make_rule = shard_start.make_rule
+        shard_start.make_rule = lambda config: _HalfBlock(make_rule(config), stop.number)
         return
     owner, name = POINTS[stop.point]
     setattr(owner, name, _stopping(getattr(owner, name), stop.number))

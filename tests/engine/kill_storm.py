@@ -21,9 +21,10 @@ from torch import Tensor
 from engine import memory
 from engine.config import MomentumConfig
 from engine.ledger import Progress
+from engine.push import Push
 from engine.rules import make_rule
 from engine.segment import gradient_at
-from engine.shard import ParameterShard, Push
+from engine.shard import ParameterShard
 from engine.state import BLOCK, Location, ShardState
 from tests.kills import was_killed
 

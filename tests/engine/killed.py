@@ -7,10 +7,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from engine import rules, shard, state
+from engine import applied_pushes, rules, shard, state
 
 _RULES = {str(path) for path in Path(rules.__file__).parent.glob("*.py")}
-_FILES = {shard.__file__, state.__file__} | _RULES
+_FILES = {applied_pushes.__file__, shard.__file__, state.__file__} | _RULES
 #: Whatever else an instruction does, it does to local variables, which die with the process.
 _VISIBLE = {dis.opmap[name] for name in ("CALL", "CALL_FUNCTION_EX", "STORE_SUBSCR", "STORE_ATTR")}
 

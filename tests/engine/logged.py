@@ -1,20 +1,22 @@
-"""One shard with a log of pushes and checkpoints on disk, whose memory can be lost."""
+"""One shard with a log of pushes and checkpoints on disk, whose memory can be lost or left."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from engine import checkpoint
 from engine.checkpoint import Checkpoint, ShardFile
 from engine.config import RuleConfig
 from engine.log_file import read_files
 from engine.log_recovery import restore
+from engine.push import Push
 from engine.push_log import PushLog
 from engine.rules import make_rule
-from engine.shard import ParameterShard, Push
-from engine.state import ShardState
+from engine.shard import ParameterShard
+from engine.state import Location, ShardState
 from tests.engine.shards import RULE, Contents, push, vector
 
 SIZE = 40
@@ -30,11 +32,18 @@ class Whole:
 
     @staticmethod
     def of(shard: ParameterShard) -> "Whole":
-        return Whole(Contents.of(shard), shard.table().tobytes())
+        rows = shard.table()
+        told = (rows["high"] > 0) | (rows["fenced"] == 1)  # others are as good as free
+        return Whole(Contents.of(shard), rows[told].tobytes())
+
+
+def new_memory(rule: RuleConfig = RULE) -> ShardState:
+    """Of a shard; nobody has owned it."""
+    return ShardState.in_memory(SIZE, len(make_rule(rule).slots), torch.float32)
 
 
 class LoggedShard:
-    """One owner: it has what the disk has, and nothing else."""
+    """One owner: it has what the disk has, and the memory that is left, if it is given any."""
 
     def __init__(
         self,
@@ -42,22 +51,26 @@ class LoggedShard:
         epoch: int = 1,
         rule: RuleConfig = RULE,
         limit: int = 10**9,
+        memory: ShardState | None = None,
         **heard: Any,
     ) -> None:
         self.folder, self.rule = folder, make_rule(rule)
         self.log = PushLog(folder / "log", epoch, limit, **heard)
-        state = ShardState.in_memory(SIZE, len(self.rule.slots), torch.float32)
-        reader = ParameterShard(state, self.rule, epoch)
-        source = newest(folder, self.rule.slots)
-        self.repeated = restore(state, reader, self.rule, 0, source, folder / "log")
-        state["owner_epoch"] = 0
+        self.memory = state = memory or new_memory(rule)
+        if not state["ready"]:
+            reader = ParameterShard(state, self.rule, epoch)
+            source = newest(folder, self.rule.slots)
+            self.repeated = restore(state, reader, self.rule, 0, source, folder / "log")
+            state["owner_epoch"] = epoch - 1
         self.shard = ParameterShard(state, self.rule, epoch, log=self.log)
-        files = [(f.version, f.path) for f in read_files(folder / "log")]
-        self.log.begin(self.shard.version, self.shard.table(), files)
+        files, unlogged = read_files(folder / "log"), self.shard.unlogged(gradient_at)
+        version, note = self.shard.version, self.shard.note_logged
+        self.log.begin(version, self.shard.table(), files, unlogged, note)
 
     def push(self, sent: Push, acknowledge: bool = True) -> None:
         """Apply it; return once it may be acknowledged."""
-        self.shard.push(sent, vector(SIZE, hash(sent[:3]) % 1000))
+        place = Location("/memory/replica", hash(sent[:3]) % 1000)
+        self.shard.push(sent, gradient_at(place), place)
         if acknowledge:
             self.log.wait(self.log.written)
 
@@ -78,10 +91,15 @@ class LoggedShard:
         return sorted((self.folder / "log").glob("*.log"))
 
 
+def gradient_at(place: Location) -> Tensor:
+    """What a push has at this place; shape (SIZE,)."""
+    return vector(SIZE, place.offset)
+
+
 def recovered(folder: Path, rule: RuleConfig = RULE) -> Whole:
     """What a successor makes of `folder`, of which nothing is changed."""
     slots = make_rule(rule).slots
-    state = ShardState.in_memory(SIZE, len(slots), torch.float32)
+    state = new_memory(rule)
     shard = ParameterShard(state, make_rule(rule), epoch=1)
     restore(state, shard, make_rule(rule), 0, newest(folder, slots), folder / "log")
     return Whole.of(shard)

@@ -13,9 +13,10 @@ from engine.endpoint import Place, ShardEndpoint
 from engine.layout import Layout
 from engine.ledger import Progress
 from engine.link import Directory, RemoteServer, ShardAddress
+from engine.push import Push
 from engine.rules import make_rule
 from engine.segment import Segment
-from engine.shard import ParameterShard, Push
+from engine.shard import ParameterShard
 from engine.state import ShardState
 from tests.engine.proxy import Proxy
 from tests.engine.shards import RULE, vector

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from engine.config import MomentumConfig, RuleConfig
 from engine.ledger import Progress
+from engine.push import Push
 from engine.rules import make_rule
-from engine.shard import ParameterShard, Push
+from engine.shard import ParameterShard
 from engine.state import ShardState
 
 RULE = MomentumConfig(learning_rate=0.1, momentum=0.9)

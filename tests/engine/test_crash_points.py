@@ -12,35 +12,46 @@ from engine.shard import ParameterShard
 from engine.state import ShardState
 from tests.engine.crash_points import DoomedDisk
 from tests.engine.killed import Killed, dies_at
-from tests.engine.logged import SIZE, LoggedShard, Whole, lived_through, newest, recovered
+from tests.engine.logged import (
+    SIZE,
+    LoggedShard,
+    Whole,
+    lived_through,
+    new_memory,
+    newest,
+    recovered,
+)
 from tests.engine.shards import push
 
 NUM_PUSHES = 8
 
 
 class Client:
-    """Sends push after push, with a snapshot and a loss of memory among them."""
+    """Sends push after push, with snapshots, a loss of memory and a loss of an owner among them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.epoch = self.acknowledged = 0
-        self.shard: LoggedShard | None = None
+        self.memory = new_memory()
 
-    def restart(self) -> LoggedShard:
-        """A successor that has nothing but the disk."""
-        self.epoch += 1
-        self.shard = LoggedShard(self.folder, self.epoch)
-        return self.shard
+    def restart(self, memory: ShardState) -> LoggedShard:
+        """A successor that has the disk and this memory."""
+        self.epoch, self.memory = self.epoch + 1, memory
+        return LoggedShard(self.folder, self.epoch, memory=memory)
 
     def run(self) -> None:
-        shard = self.restart()
+        shard = self.restart(self.memory)
         while self.acknowledged < NUM_PUSHES:
             self.send(shard)
+            if self.acknowledged == 3:
+                shard.push(push(4), acknowledge=False)
+                shard.log.close()  # which is behind its memory now
+                shard = self.restart(self.memory)
             if self.acknowledged in (2, 6):
                 shard.snapshot(self.acknowledged)
             if self.acknowledged == 4:
                 shard.log.close()
-                shard = self.restart()  # which may die in the middle of that, too
+                shard = self.restart(new_memory())  # which may die in the middle of that, too
         shard.log.close()
 
     def send(self, shard: LoggedShard) -> None:
@@ -61,10 +72,8 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> list[Whole]:
     return found
 
 
-@pytest.mark.parametrize("power_lost", [False, True], ids=["killed", "power lost"])
-def test_at_every_point_all_that_was_acknowledged_comes_back(
-    tmp_path, monkeypatch, states, power_lost
-):
+@pytest.mark.parametrize("lost", ["process", "process and memory", "power"])
+def test_at_every_point_all_that_was_acknowledged_comes_back(tmp_path, monkeypatch, states, lost):
     found = set()
     for point in itertools.count():
         folder = tmp_path / str(point)
@@ -79,8 +88,12 @@ def test_at_every_point_all_that_was_acknowledged_comes_back(
                 died = False
             except Killed:
                 died = True
-        if died and power_lost:
+        if died and lost == "power":
             disk.lose_power(random.Random(point))
+        if died and lost == "process":
+            kept = client.restart(client.memory)
+            kept.log.close()
+            assert Whole.of(kept.shard) == recovered(folder), point
         whole = recovered(folder)
         version = whole.contents.version
         assert whole == states[version], point
@@ -88,7 +101,7 @@ def test_at_every_point_all_that_was_acknowledged_comes_back(
         found.add(version - client.acknowledged)
         if not died:
             break
-        heir = client.restart()  # and the run goes on to its end
+        heir = client.restart(new_memory())  # and the run goes on to its end
         client.acknowledged = version
         while client.acknowledged < NUM_PUSHES:
             client.send(heir)

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.block_file import BLOCK
 from engine.config import DownpourConfig, MomentumConfig
 from engine.inprocess import train_in_process
+from engine.log_file import HEAD_BYTES
 from engine.push_log import LogFailedError
 from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES, classifier
 from tests.engine.rows import Listener, Meddler, Row, StoppedByTestError, When, stop
@@ -106,7 +108,8 @@ def test_a_run_whose_memory_is_gone_goes_on_with_every_acknowledged_push(tmp_pat
 
 def test_the_log_stays_within_its_limit_and_has_checkpoints_made_early(tmp_path, monkeypatch):
     monkeypatch.setattr("engine.push_log._ASK_S", 0.02)
-    limit, num_replicas = 20_000, 3
+    monkeypatch.setattr("engine.block_file._STEP", BLOCK)
+    limit, num_replicas = 80 * BLOCK, 3
     sizes = []
 
     def measure(row: Row) -> None:
@@ -120,13 +123,13 @@ def test_the_log_stays_within_its_limit_and_has_checkpoints_made_early(tmp_path,
         final = run.drive()
     assert final.num_counted == 2 * LONG * NUM_SAMPLES
     assert len(heard.of("checkpoint")) > 2
-    assert limit / 4 < max(sizes) <= limit + num_replicas * 500  # a push of 42 values a replica
+    assert limit / 4 < max(sizes) <= limit + num_replicas * BLOCK  # a push a replica
 
 
 def records(path: Path) -> int:
     """Bytes of a log beside its head."""
     try:
-        return max(0, path.stat().st_size - 65_564)
+        return max(0, path.stat().st_size - HEAD_BYTES)
     except FileNotFoundError:
         return 0
 
@@ -148,7 +151,7 @@ def test_a_disk_that_cannot_sync_ends_the_run_with_its_name_and_no_false_acknowl
             run.start_all()
             run.drive()
 
-    monkeypatch.setattr("engine.push_log.os.fdatasync", failing)
+    monkeypatch.setattr("engine.block_file.os.fdatasync", failing)
     heard = Listener()
     named = r"log/shard-0.*Input/output error.*same command again"
     with pytest.raises(LogFailedError, match=named):

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from engine.applied_pushes import AppliedPushes
 from engine.faults import KINDS
 from engine.shard import ParameterShard
 from tests.engine.fault_storm import run
@@ -30,15 +31,15 @@ def test_every_kind_of_fault_has_fired():
 
 
 @pytest.mark.parametrize(
-    ("name", "broken"),
+    ("owner", "name", "broken"),
     [
-        ("_seen", lambda self, row, sequence: False),
-        ("finish_interrupted", lambda self, grad_at: False),
-        ("fence", lambda self, replica, incarnation: None),
+        (AppliedPushes, "seen", lambda self, row, sequence: False),
+        (ParameterShard, "finish_interrupted", lambda self, grad_at: False),
+        (ParameterShard, "fence", lambda self, replica, incarnation: None),
     ],
 )
-def test_the_oracle_notices_a_shard_that_forgets(monkeypatch, name, broken):
-    monkeypatch.setattr(ParameterShard, name, broken)
+def test_the_oracle_notices_a_shard_that_forgets(monkeypatch, owner, name, broken):
+    monkeypatch.setattr(owner, name, broken)
     caught = 0
     for seed in range(30):
         try:

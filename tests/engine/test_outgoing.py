@@ -10,7 +10,7 @@ import torch
 from engine.connections import connect
 from engine.frames import BLOCK, PeerGoneError, as_bytes, receive, send
 from engine.outgoing import Outgoing
-from engine.shard import FencedShardError
+from engine.push import FencedShardError
 from tests.engine.serving import Serving, serving
 from tests.engine.shards import vector
 

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 import pytest
 
 from engine.ownership import Ownership
-from engine.shard import FencedShardError
+from engine.push import FencedShardError
 from tests.engine import in_processes
 from tests.kills import process_state, was_killed
 

@@ -3,15 +3,21 @@
 import os
 import random
 import threading
+from pathlib import Path
 
 import pytest
 
-from engine.log_file import LogDamagedError
+from engine.block_file import BLOCK
+from engine.log_file import HEAD_BYTES, LogDamagedError, read_files
+from engine.push import FencedShardError, StaleIncarnationError
 from engine.push_log import LogFailedError, PushLog
-from engine.shard import FencedShardError, StaleIncarnationError
+from engine.state import NUM_INTENTS
 from tests.engine.logged import LoggedShard, Whole, lived_through, recovered
 from tests.engine.problems import RULES, rule_name
 from tests.engine.shards import push
+
+#: A record of LoggedShard's 40 values; zeros fill its block.
+RECORD_BYTES = 248
 
 
 @pytest.mark.parametrize("rule", RULES, ids=rule_name)
@@ -59,44 +65,43 @@ def test_only_what_a_durable_checkpoint_covers_is_removed(tmp_path):
     shard.log.close()
 
 
-def test_a_log_cut_at_any_byte_of_its_last_records_ends_there(tmp_path):
-    shard = LoggedShard(tmp_path)
-    states, ends = [Whole.of(shard.shard)], [shard.files[0].stat().st_size]
+def four_pushes(folder: Path) -> tuple[Path, list[Whole], list[range]]:
+    """A log, its states from none to all four pushes, the bytes of it that head and records use."""
+    shard = LoggedShard(folder)
+    states = [Whole.of(shard.shard)]
     for sequence in range(1, 5):
         shard.push(push(sequence))
         states.append(Whole.of(shard.shard))
-        ends.append(shard.files[0].stat().st_size)
     shard.log.close()
     (file,) = shard.files
+    begins = [HEAD_BYTES + BLOCK * index for index in range(4)]
+    used = [range(begin, begin + RECORD_BYTES) for begin in begins]
+    return file, states, [range(HEAD_BYTES), *used]
+
+
+def test_a_log_cut_at_any_byte_of_its_last_records_ends_there(tmp_path):
+    file, states, used = four_pushes(tmp_path)
     content = file.read_bytes()
-    for length in range(ends[2], ends[4] + 1):
+    assert len(content) == HEAD_BYTES + 4 * BLOCK
+    for length in [*range(used[3].start, used[3].stop + 1), *used[4], len(content)]:
         file.write_bytes(content[:length])
-        whole = sum(end <= length for end in ends) - 1
+        whole = sum(part.stop <= length for part in used) - 1
         assert recovered(tmp_path) == states[whole], length
 
 
 def test_a_flipped_bit_never_goes_unnoticed(tmp_path):
-    shard = LoggedShard(tmp_path)
-    states, ends = [Whole.of(shard.shard)], [shard.files[0].stat().st_size]
-    for sequence in range(1, 5):
-        shard.push(push(sequence))
-        states.append(Whole.of(shard.shard))
-        ends.append(shard.files[0].stat().st_size)
-    shard.log.close()
-    (file,) = shard.files
+    file, states, used = four_pushes(tmp_path)
     content, rng = file.read_bytes(), random.Random(0)
-    places = [rng.randrange(8 * ends[0]) for _ in range(40)]
-    places += [rng.randrange(8 * ends[0], 8 * ends[4]) for _ in range(360)]
-    for bit in places:
+    for part in [0] * 40 + [1, 2, 3, 4] * 90:
+        byte = rng.choice(used[part])
         damaged = bytearray(content)
-        damaged[bit // 8] ^= 1 << bit % 8
+        damaged[byte] ^= 1 << rng.randrange(8)
         file.write_bytes(damaged)
-        if bit < 8 * ends[0]:
+        if part == 0:
             with pytest.raises(LogDamagedError, match="head was altered"):
                 recovered(tmp_path)
-            continue
-        whole = sum(8 * end <= bit for end in ends) - 1
-        assert recovered(tmp_path) == states[whole], bit
+        else:
+            assert recovered(tmp_path) == states[part - 1], byte
 
 
 def test_a_hole_in_the_middle_of_a_log_is_refused(tmp_path):
@@ -106,7 +111,7 @@ def test_a_hole_in_the_middle_of_a_log_is_refused(tmp_path):
     lived_through(shard, 4, 5)
     shard.log.close()
     first = shard.files[0]
-    os.truncate(first, first.stat().st_size - 1)
+    os.truncate(first, first.stat().st_size - BLOCK)
     with pytest.raises(LogDamagedError, match=r"after version 2, .* goes on from version 3"):
         LoggedShard(tmp_path, epoch=2)
 
@@ -115,15 +120,46 @@ def test_what_was_written_but_not_applied_is_no_push(tmp_path):
     shard = LoggedShard(tmp_path)
     lived_through(shard, 1, 2)
     before = Whole.of(shard.shard)
-    shard.log.push(3, push(3), shard.shard.copy()[0])  # and its owner dies, whose memory stays
+    shard.log.push(3, push(3), shard.shard.copy()[0])
+    shard.log.wait(shard.log.written)  # and its owner dies, whose memory stays
     shard.log.close()
     heir = PushLog(tmp_path / "log", 2, 10**9)  # goes on from memory
-    heir.begin(2, shard.shard.table(), [(0, shard.files[0])])
+    heir.begin(2, shard.shard.table(), read_files(tmp_path / "log"))
     heir.close()
     assert recovered(tmp_path) == before
 
 
-def test_a_sync_that_fails_once_acknowledges_nothing_ever_again(tmp_path, monkeypatch):
+def test_what_an_owner_left_applied_and_not_written_its_successor_writes(tmp_path):
+    shard = LoggedShard(tmp_path)
+    lived_through(shard, 1, 2)
+    assert shard.shard.unlogged(pytest.fail) == []  # these gradients may be gone by now
+    for sequence in (3, 4):
+        shard.push(push(sequence)._replace(scale=0.5), acknowledge=False)
+    before = Whole.of(shard.shard)
+    shard.log.close()
+    assert recovered(tmp_path).contents.version == 2
+    heir = LoggedShard(tmp_path, epoch=2, memory=shard.memory)
+    assert Whole.of(heir.shard) == before == recovered(tmp_path)
+    heir.push(push(5))
+    assert Whole.of(heir.shard) == recovered(tmp_path)
+    heir.log.close()
+
+
+def test_a_log_that_nobody_waits_for_lags_behind_memory_by_fewer_pushes_than_that_keeps(tmp_path):
+    shard = LoggedShard(tmp_path)
+    for sequence in range(1, 3 * NUM_INTENTS):
+        shard.push(push(sequence), acknowledge=False)
+    before = Whole.of(shard.shard)
+    shard.log.close()
+    written = recovered(tmp_path).contents.version
+    assert before.contents.version - NUM_INTENTS <= written < before.contents.version
+    heir = LoggedShard(tmp_path, epoch=2, memory=shard.memory)
+    assert Whole.of(heir.shard) == before == recovered(tmp_path)
+    heir.log.close()
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError("none left")])
+def test_a_sync_that_fails_once_acknowledges_nothing_ever_again(tmp_path, monkeypatch, error):
     stopped, syncs = [], []
     shard = LoggedShard(tmp_path, on_failure=lambda: stopped.append(True))
     lived_through(shard, 1, 2)
@@ -131,10 +167,10 @@ def test_a_sync_that_fails_once_acknowledges_nothing_ever_again(tmp_path, monkey
     def fail(descriptor: int) -> None:
         syncs.append(descriptor)
         if len(syncs) == 1:
-            raise OSError(5, "Input/output error")
+            raise error
 
-    monkeypatch.setattr("engine.push_log.os.fdatasync", fail)
-    with pytest.raises(LogFailedError, match=r"000001-000000000000.log.*Input/output error"):
+    monkeypatch.setattr("engine.block_file.os.fdatasync", fail)
+    with pytest.raises(LogFailedError, match=rf"000001-000000000000.log.*{error.args[-1]}"):
         shard.push(push(3))
     for act in (
         lambda: shard.push(push(4)),
@@ -147,21 +183,31 @@ def test_a_sync_that_fails_once_acknowledges_nothing_ever_again(tmp_path, monkey
     shard.log.close()
 
 
-def test_a_full_disk_leaves_the_shard_unchanged_and_acknowledges_nothing(tmp_path, monkeypatch):
+@pytest.fixture
+def little_room(monkeypatch) -> list[int]:
+    """Room is taken block by block; the list holds how many blocks the disk still has."""
+    left, allocate = [10**9], os.posix_fallocate
+
+    def take(descriptor: int, offset: int, count: int) -> None:
+        left[0] -= count // BLOCK
+        if left[0] < 0:
+            left[0] += count // BLOCK
+            raise OSError(28, "No space left on device")
+        allocate(descriptor, offset, count)
+
+    monkeypatch.setattr("engine.block_file._STEP", 2 * BLOCK)
+    monkeypatch.setattr("engine.block_file.os.posix_fallocate", take)
+    return left
+
+
+def test_a_full_disk_leaves_the_shard_unchanged_and_acknowledges_nothing(tmp_path, little_room):
     shard = LoggedShard(tmp_path)
     lived_through(shard, 1, 2)
+    little_room[0] = 1
+    lived_through(shard, 3, 3)  # in the last block there is
     before = Whole.of(shard.shard)
-    write = os.writev
-
-    def half(descriptor: int, parts: list[memoryview]) -> int:
-        if len(parts) == 1:
-            raise OSError(28, "No space left on device")
-        return write(descriptor, parts[:1])
-
-    monkeypatch.setattr("engine.push_log.os.writev", half)
     with pytest.raises(LogFailedError, match="No space left"):
-        shard.push(push(3))
-    monkeypatch.undo()
+        shard.push(push(4))
     assert Whole.of(shard.shard) == before == recovered(tmp_path)
     shard.log.close()
 
@@ -175,7 +221,7 @@ def test_pushes_go_on_while_the_disk_is_busy_and_share_the_next_sync(tmp_path, m
         began.set()
         assert go_on.wait(10)
 
-    monkeypatch.setattr("engine.push_log.os.fdatasync", slow)
+    monkeypatch.setattr("engine.block_file.os.fdatasync", slow)
     lock, acknowledged = threading.Lock(), []
 
     def send(replica: int) -> None:
@@ -220,12 +266,14 @@ def test_half_of_the_limit_asks_for_a_checkpoint_and_all_of_it_leaves_no_room(
 ):
     monkeypatch.setattr("engine.push_log._ASK_S", 0.0)
     asked = []
-    shard = LoggedShard(tmp_path, limit=1200, on_long=lambda: asked.append(shard.shard.version))
+    shard = LoggedShard(
+        tmp_path, limit=5 * BLOCK, on_long=lambda: asked.append(shard.shard.version)
+    )
     rooms = []
     for sequence in range(1, 7):
         rooms.append(shard.log.has_room())
         lived_through(shard, sequence, sequence)
-    assert rooms == [True] * 5 + [False]  # a record of 40 values takes 248 bytes
+    assert rooms == [True] * 5 + [False]  # a record of 40 values takes a block
     assert asked == [3, 4, 5]
     shard.snapshot(1)
     assert shard.log.has_room()

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from engine.link import Directory, Refused, RemoteServer, ShardAddress, StoppedError
+from engine.push import Applied
 from engine.rules import make_rule
 from engine.segment import Segment
-from engine.shard import Applied
 from tests.engine.problems import RULES, rule_name
 from tests.engine.serving import Serving, serving
 from tests.engine.shards import vector

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from engine.frames import Message, PeerGoneError
 from engine.push_log import PushLog
+from engine.shard_session import SocketSession
 from tests.engine.serving import Serving, serving
 from tests.engine.shards import vector
 
@@ -26,12 +29,12 @@ class StuckDisk:
             assert self.go_on.wait(20)
             sync(descriptor)
 
-        monkeypatch.setattr("engine.push_log.os.fdatasync", fdatasync)
+        monkeypatch.setattr("engine.block_file.os.fdatasync", fdatasync)
 
 
 @contextmanager
-def logged(folder: Path, **options: bool) -> Iterator[Serving]:
-    """Two shards with logs."""
+def logged(folder: Path, **options: Any) -> Iterator[Serving]:
+    """Shards with logs, two of them unless `options` say otherwise."""
     with serving(folder, **options) as run:
         logs = []
         for index, endpoint in enumerate(run.endpoints):
@@ -86,3 +89,29 @@ def test_a_shard_that_is_lost_before_it_acknowledges_is_sent_the_push_again(tmp_
         assert (first.duplicate, first.durable) == (True, True)  # asked again, it knew the push
         assert second == answers[1]
         assert [shard.version for shard in run.shards] == [1, 1]
+
+
+def test_a_gradient_from_another_host_is_kept_until_it_is_on_the_disk(tmp_path, monkeypatch):
+    reply, failures = SocketSession.send_with_values, iter([PeerGoneError("hung up")])
+
+    def fail_once(session: SocketSession, message: Message) -> None:
+        for failure in failures:
+            raise failure
+        reply(session, message)
+
+    monkeypatch.setattr(SocketSession, "send_with_values", fail_once)
+    disk = StuckDisk(monkeypatch)
+    options = {"same_host": False, "num_shards": 1}
+    with logged(tmp_path, **options) as run, ThreadPoolExecutor(1) as thread:
+        run.segment.gradients[0].copy_(vector(100, seed=1))
+        exchanged = thread.submit(run.exchange, 1, buffer=0)
+        while run.shards[0].version == 0:  # its first connection is about to break
+            pass
+        (inbox,) = tmp_path.glob("inbox-*")
+        with pytest.raises(TimeoutError):
+            exchanged.result(0.05)
+        assert inbox.exists()
+        disk.go_on.set()
+        (answer,), _ = exchanged.result(10)
+        assert answer.duplicate  # it was sent again
+        assert not inbox.exists()

@@ -14,9 +14,10 @@ from engine.inprocess import train_in_process
 from engine.ledger import Ledger, Progress
 from engine.link import Refused
 from engine.loader import LeaseReply, leased_minibatches
+from engine.push import Applied, Push
 from engine.replica import FencedReplicaError, QuarantinedReplicaError, Replica, Tally
 from engine.rules import make_rule
-from engine.shard import Applied, ParameterShard, Push
+from engine.shard import ParameterShard
 from engine.state import ShardState
 from tests.engine.problems import NUM_SAMPLES, RULES, UNIT_SIZES, classifier, rule_name
 

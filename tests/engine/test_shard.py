@@ -5,9 +5,11 @@ import random
 import pytest
 import torch
 
+from engine.applied_pushes import WINDOW
 from engine.ledger import Progress
+from engine.push import Applied
 from engine.rules import make_rule
-from engine.shard import WINDOW, Applied, ParameterShard
+from engine.shard import ParameterShard
 from engine.state import NUM_ROWS, ShardState
 from tests.engine.problems import RULES, rule_name
 from tests.engine.shards import RULE, Contents, new_shard, new_state, push, vector

@@ -5,19 +5,19 @@ import math
 import pytest
 import torch
 
+from engine.applied_pushes import WINDOW
 from engine.ledger import Progress
-from engine.rules import make_rule
-from engine.shard import (
-    WINDOW,
+from engine.push import (
     FencedShardError,
     HugePushError,
     MisshapenPushError,
     NonFinitePushError,
-    ParameterShard,
     PushRefusedError,
     StaleIncarnationError,
     StalePushError,
 )
+from engine.rules import make_rule
+from engine.shard import ParameterShard
 from engine.state import NUM_ROWS
 from tests.engine.shards import RULE, Contents, new_shard, new_state, push, vector
 
