@@ -19,11 +19,6 @@ def next_done_at(replica: int, in_hand: InHand, now: float) -> float:
     return in_hand.done_at(replica, now) + in_hand.pace(replica, now)
 
 
-def is_first_free(replica: int, workers: Sequence[int], in_hand: InHand, now: float) -> bool:
-    """Whether nobody will have done what is in hand before this replica."""
-    return in_hand.done_at(replica, now) <= min(in_hand.done_at(k, now) for k in workers)
-
-
 def others_are_quicker(
     replica: int, workers: Sequence[int], in_hand: InHand, num_open: int, now: float
 ) -> bool:

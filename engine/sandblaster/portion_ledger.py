@@ -11,7 +11,7 @@ import math
 from bisect import insort
 from collections.abc import Sequence
 
-from engine.sandblaster.forecast import MARGIN, is_first_free, others_are_quicker, share
+from engine.sandblaster.forecast import MARGIN, others_are_quicker, share
 from engine.sandblaster.in_hand import InHand, Work
 from engine.sandblaster.paces import Paces
 
@@ -129,11 +129,8 @@ class PortionLedger:
 
         All get something of each batch, or who was slow would never be seen to be quick again.
         """
-        in_hand = self._in_hand
-        if in_hand.works(replica) and not is_first_free(replica, workers, in_hand, now):
-            return False
         return replica not in self._seen or not others_are_quicker(
-            replica, workers, in_hand, self._num_open, now
+            replica, workers, self._in_hand, self._num_open, now
         )
 
     def _take(self, replica: int, size: int, limit: int | None) -> tuple[int, ...]:

@@ -100,12 +100,13 @@ def test_a_replica_is_given_portions_by_its_share_of_the_speed():
     assert len(portions.assign(1, TWO, 0.0).portions) == 4
 
 
-def test_who_will_be_free_first_has_the_next_portion_in_hand_before_it_is_free():
-    portions = ledger(4, paces=known(1.0, 1.5), max_bundle=1)
+def test_a_replica_has_the_next_portion_in_hand_if_the_others_will_leave_it_one():
+    portions = ledger(4, paces=known(1.0, 3.0), max_bundle=1)
     assert portions.assign(1, TWO, 0.0)
     assert portions.assign(0, TWO, 0.0)
     assert portions.assign(1, TWO, 0.0) is None
     assert portions.assign(0, TWO, 0.0)
+    assert portions.assign(0, TWO, 0.0) is None  # two are enough
 
 
 def test_a_slow_replica_leaves_the_last_portions_to_a_quick_one_unless_that_is_late():
