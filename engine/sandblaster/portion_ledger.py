@@ -63,11 +63,6 @@ class PortionLedger:
         return not self._missing
 
     @property
-    def num_open(self) -> int:
-        """Portions that nobody works on."""
-        return self._num_open
-
-    @property
     def owner_of(self) -> tuple[int, ...]:
         """The replica that read each portion last: whom to give it next time."""
         return tuple(self._owner_of)
