@@ -27,8 +27,7 @@ class Evaluator:
         num_replicas = len(roster.replicas)
         self._owner_of = _first_owners(len(portions), num_replicas, config.deterministic)
         self._current: Evaluation | None = None
-        # A loss alone takes another time than a gradient.
-        self._paces = {with_gradient: Paces() for with_gradient in (True, False)}
+        self._paces = Paces()
         self._tally = EvaluationTally()
         self._num_evaluations = 0
 
@@ -52,7 +51,7 @@ class Evaluator:
         ledger = PortionLedger(
             [portion.number for portion in portions],
             self._owner_of,
-            self._paces[grad is not None],
+            self._paces,
             max_bundle=1 if self._config.deterministic else self._config.max_bundle,
             max_copies=self._config.max_copies,
         )
@@ -87,8 +86,7 @@ class Evaluator:
 
     def lose(self, replica: int) -> list[Instruction]:
         """A replica is gone; what it has not sent is open again."""
-        for paces in self._paces.values():
-            paces.forget(replica)
+        self._paces.forget(replica)
         if self._current is None:
             return []
         returned = self._current.lose(replica)

@@ -51,6 +51,8 @@ def test_a_request_goes_to_the_successor_of_a_shard_that_did_not_answer():
     made.hear(SUCCESSOR, hello("shard", 0), 1.0)
     again = made.hear(SUCCESSOR, serving(), 1.0)
     assert sent(again, "commands") == [(SUCCESSOR, request)]
+    moved = {"op": "shard", "index": 0, "address": ("here", 1, 2)}
+    assert sent(again, "shard") == [(FIRST, moved), (SECOND, moved)]
     assert made.answer is None
     answered = {"op": "answered", "request": request["request"], "scalars": [4.0]}
     made.hear(SUCCESSOR, answered, 1.0)
@@ -116,6 +118,13 @@ def test_a_point_is_validated_by_another_replica_when_the_first_is_lost():
     assert [peer for peer, _ in again] == [SECOND]
     made.hear(SECOND, {"op": "measured", "metrics": {"error": 0.5}}, 0.0)
     assert made.answer == {"error": 0.5}
+
+
+def test_a_replica_that_connects_once_the_phase_is_over_is_given_nothing():
+    made = coordinator()
+    assert [peer for peer, _ in sent(made.stop(), "stop")] == [FIRST, SECOND]
+    made.lose(FIRST, "killed", 0.0)
+    assert made.hear(SUCCESSOR, hello("replica", 0), 0.0) == []
 
 
 def test_an_empty_batch_is_refused():

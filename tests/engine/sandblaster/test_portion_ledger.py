@@ -142,6 +142,13 @@ def test_nobody_backs_up_what_will_be_done_sooner_by_who_has_it_unless_that_is_l
     assert portions.assign(1, TWO, 8.0).backup
 
 
+@pytest.mark.parametrize(("holder_s", "backed_up"), [(1.0, False), (1.2, False), (1.5, True)])
+def test_a_backup_is_to_be_sooner_by_more_than_the_messages_take(holder_s, backed_up):
+    portions = ledger(1, paces=known(holder_s, 1.0), max_bundle=1)
+    assert portions.assign(0, (0,), 0.0)
+    assert (portions.assign(1, TWO, 0.0) is not None) == backed_up
+
+
 def test_first_is_backed_up_what_will_take_longest():
     portions = ledger(3, owners=[0, 1, 2], paces=known(5.0, 9.0, 1.0), max_bundle=1)
     for replica in range(3):
@@ -164,6 +171,18 @@ def test_a_sum_with_one_portion_that_counts_already_is_refused_whole():
     assert set(rest.portions) == set(bundle.portions) - set(work.portions)
     assert portions.finish(2, rest.id, 1.0, 21.0)
     assert portions.complete
+
+
+def test_what_is_left_of_a_sum_that_will_be_refused_is_not_waited_for():
+    portions = ledger(4, paces=known(10.0, 1.0), max_bundle=2)
+    bundle = portions.assign(0, (0,), 0.0)
+    assert len(bundle.portions) == 2
+    for _ in range(2):
+        work = portions.assign(1, (1,), 0.0)
+        assert portions.finish(1, work.id, 1.0, 0.0)
+    assert work.backup
+    last = portions.assign(1, (1,), 19.9)
+    assert set(work.portions + last.portions) == set(bundle.portions)
 
 
 def test_without_copies_a_replica_that_never_answers_holds_up_the_batch_until_it_is_lost():

@@ -63,6 +63,16 @@ def test_a_replica_that_goes_on_after_a_stop_soon_does_its_part_again():
     assert cluster.evaluate() < bound(QUICK_S, QUICK_S)
 
 
+def test_a_successor_is_not_judged_by_who_was_there_before():
+    cluster = VirtualCluster([QUICK_S] * 2, NUM_PORTIONS)
+    cluster.evaluate()
+    cluster.stop(1, cluster.now)
+    for _ in range(5):
+        cluster.evaluate()
+    cluster.replace(1, QUICK_S)
+    assert cluster.evaluate() < bound(QUICK_S, QUICK_S)
+
+
 def test_replicas_of_one_speed_back_up_nothing():
     cluster = VirtualCluster([QUICK_S] * 3, NUM_PORTIONS)
     for _ in range(5):

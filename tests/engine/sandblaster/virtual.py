@@ -51,7 +51,15 @@ class VirtualCluster:
         self.seconds[index] = seconds
         self._begin(index)
 
-    def evaluate(self, patience_s: float = math.inf) -> float:
+    def replace(self, index: int, seconds: float) -> None:
+        """Another process takes the place of a replica that was stopped."""
+        lost = self._coordinator.lose(_FIRST + index, "killed", self.now)
+        self._replicas[index] = _Replica()
+        self.seconds[index] = seconds
+        self._carry_out(lost)
+        self._tell(_FIRST + index, {"op": "hello", "role": "replica", "index": index})
+
+    def evaluate(self, patience_s: float = 50.0) -> float:
         """Seconds of one evaluation; a little more than `patience_s` if it takes longer."""
         started = self.now
         self._carry_out(self._coordinator.evaluate("x", "g", None, self.now))
