@@ -70,7 +70,9 @@ def test_a_successor_is_not_judged_by_who_was_there_before():
     for _ in range(5):
         cluster.evaluate()
     cluster.replace(1, QUICK_S)
+    cluster.given.clear()
     assert cluster.evaluate() < bound(QUICK_S, QUICK_S)
+    assert cluster.given[:4] == [(0, 8), (1, 8)] * 2
 
 
 def test_replicas_of_one_speed_back_up_nothing():

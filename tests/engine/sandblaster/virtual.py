@@ -24,6 +24,7 @@ class VirtualCluster:
         self.seconds = list(seconds)
         self.now = 0.0
         self.rows: list[dict] = []
+        self.given: list[tuple[int, int]] = []  # replica and number of portions of each work
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._ids = count()
         self._replicas = [_Replica() for _ in seconds]
@@ -92,6 +93,7 @@ class VirtualCluster:
                     self._after(seconds, lambda peer=peer, m=answer: self._tell(peer, m))
                 case Send(peer, {"op": "work"} as message):
                     index = peer - _FIRST
+                    self.given.append((index, len(message["portions"])))
                     self._after(LATENCY_S, lambda k=index, m=message: self._order(k, m))
 
     def _order(self, index: int, message: dict) -> None:
