@@ -58,9 +58,10 @@ def products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
     length = max(_LINE, GRAM_BYTES // (8 * num_rows) // _LINE * _LINE)
     block = torch.empty(num_rows, min(length, len(left[0])), dtype=torch.float64)
     total = torch.zeros(len(left), num_rows, dtype=torch.float64)
+    # Made once: to make a view of a few rows takes as long as to fill them.
     rows = torch.split(block, [len(matrix) for matrix in matrices])
     for parts in _in_blocks(matrices, length):
-        if parts[0].shape[1] < block.shape[1]:  # the last one; a view of rows costs as a copy does
+        if parts[0].shape[1] < block.shape[1]:  # the last ones
             block = block[:, : parts[0].shape[1]]
             rows = torch.split(block, [len(matrix) for matrix in matrices])
         for row, part in zip(rows, parts, strict=True):

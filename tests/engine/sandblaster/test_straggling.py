@@ -52,23 +52,25 @@ def test_without_backup_tasks_a_replica_that_stopped_is_waited_for():
     assert cluster.evaluate(patience_s=100.0) > 100.0
 
 
-def test_a_replica_that_goes_on_after_a_stop_soon_does_its_part_again():
+def long_stopped() -> VirtualCluster:
+    """Two replicas, of which the second has not moved for five evaluations."""
     cluster = VirtualCluster([QUICK_S] * 2, NUM_PORTIONS)
     cluster.evaluate()
     cluster.stop(1, cluster.now)
     for _ in range(5):
         cluster.evaluate()
+    return cluster
+
+
+def test_a_replica_that_goes_on_after_a_stop_soon_does_its_part_again():
+    cluster = long_stopped()
     cluster.resume(1, QUICK_S)
     cluster.evaluate()
     assert cluster.evaluate() < bound(QUICK_S, QUICK_S)
 
 
 def test_a_successor_is_not_judged_by_who_was_there_before():
-    cluster = VirtualCluster([QUICK_S] * 2, NUM_PORTIONS)
-    cluster.evaluate()
-    cluster.stop(1, cluster.now)
-    for _ in range(5):
-        cluster.evaluate()
+    cluster = long_stopped()
     cluster.replace(1, QUICK_S)
     cluster.given.clear()
     assert cluster.evaluate() < bound(QUICK_S, QUICK_S)
