@@ -66,7 +66,7 @@ class InHand:
                 self._paces.at_least(replica, self.pace(replica, now))
 
     def pace(self, replica: int, now: float) -> float:
-        """Seconds a portion; of a replica that is late so many more as it is late already."""
+        """Seconds a portion; who is late is expected to be late as long again."""
         pace = self._paces.of(replica)
         if works := self.works(replica):
             late = (now - self._since[replica]) / len(works[0].portions) - pace
