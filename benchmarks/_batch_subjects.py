@@ -87,7 +87,7 @@ class Bowl:
 
 
 class Idle(Bowl):
-    """A gradient takes `pause_s` and no processor; one process may be slower."""
+    """A gradient takes `pause_s`, its arithmetic included; one process may be slower."""
 
     unit_sizes = (64,)
 
@@ -96,9 +96,12 @@ class Idle(Bowl):
         self._folder, self._pause_s, self._slowdown = folder, pause_s, slowdown
 
     def gradient_(self, parameters: Tensor, payload: Any, grad: Tensor) -> float:
+        started = time.monotonic()
         slow = (self._folder / "slow").exists() and self._is_slow_one()
-        time.sleep(self._pause_s * (self._slowdown if slow else 1.0))
-        return super().gradient_(parameters, payload, grad)
+        loss = super().gradient_(parameters, payload, grad)
+        pause_s = self._pause_s * (self._slowdown if slow else 1.0)
+        time.sleep(max(0.0, started + pause_s - time.monotonic()))
+        return loss
 
     def _is_slow_one(self) -> bool:
         return (self._folder / "slow").read_text() == str(os.getpid())

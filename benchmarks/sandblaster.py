@@ -36,7 +36,7 @@ from engine.dask_sandblaster import train_sandblaster
 from engine.sandblaster.config import SandblasterConfig
 from tasks.cluster import open_cluster
 
-ITERATIONS, ROUNDS = 4, 2
+ITERATIONS, ROUNDS, COORDINATION_ROUNDS = 4, 2, 3
 SIZES = (100_000, 50_000_000)
 PAUSE_S, SLOWDOWN, EVALUATIONS = 0.02, 4.0, 6
 
@@ -69,11 +69,11 @@ def rivals() -> list[Figure]:
 
 
 def coordination() -> list[Figure]:
-    """What is lost of iterations that take a little over a second on two quiet cores."""
+    """What is lost of iterations of a little over a second on two quiet cores; median of rounds."""
     cluster = ClusterConfig(num_replicas=2, num_shards=2)
     shares = []
     with open_cluster(cluster) as client:
-        for _ in range(ROUNDS):
+        for _ in range(COORDINATION_ROUNDS):
             rows = train_ours(client, cluster, half_the_digits, 2 * ITERATIONS)
             shares.append(overhead(rows))
             taken = [row["time_s"] for row in rows if row["event"] == "iteration"]
@@ -81,7 +81,8 @@ def coordination() -> list[Figure]:
             print("seconds of each iteration:", " ".join(f"{each:.3f}" for each in seconds))
             print(f"share lost: {shares[-1]:.4f}")
     # As a ratio above 1: what may be lost over what is lost.
-    return [less("coordination_overhead", "share", min(shares), 0.05, "5 % of an iteration", 1.0)]
+    lost = median(shares)
+    return [less("coordination_overhead", "share", lost, 0.05, "5 % of an iteration", 1.0)]
 
 
 def memory() -> list[Figure]:

@@ -58,12 +58,16 @@ def products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
     length = max(_LINE, GRAM_BYTES // (8 * num_rows) // _LINE * _LINE)
     block = torch.empty(num_rows, min(length, len(left[0])), dtype=torch.float64)
     total = torch.zeros(len(left), num_rows, dtype=torch.float64)
+    sizes = [len(matrix) for matrix in matrices]
+    # Views are made once: to make one of a few rows takes as long as to fill them.
+    rows, transposed = torch.split(block, sizes), block.T
     for parts in _in_blocks(matrices, length):
-        filled, first = block[:, : parts[0].shape[1]], 0
-        for part in parts:
-            filled[first : first + len(part)].copy_(part)
-            first += len(part)
-        total += filled[: len(left)] @ filled.T
+        if parts[0].shape[1] < len(transposed):  # the last ones
+            block = block[:, : parts[0].shape[1]]
+            rows, transposed = torch.split(block, sizes), block.T
+        for row, part in zip(rows, parts, strict=True):
+            row.copy_(part)
+        total.addmm_(block[: len(left)], transposed)
     return total[:, [places[id(vector)] for vector in right]]
 
 

@@ -4,8 +4,8 @@ Messages and the clock come in as arguments, instructions go out. One operation 
 time, beside which the shards may be writing to disk; `answer` holds its result once it is done.
 No vector ever comes here.
 
-    replica: hello → welcome, then work → sum → released, and validate → measured
-    shard:   hello → assign → serving, then requests and their answers, in order
+    replica: work → sum → released, and validate → measured
+    shard:   requests and their answers, in order
 """
 
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from engine.batch.vector import Command
 from engine.batch.wire import to_wire
 from engine.config import ClusterConfig
 from engine.frames import Message
-from engine.instructions import Instruction, Record, RunFailedError, Send
+from engine.instructions import Instruction, Record, Send
 from engine.roster import Roster
-from engine.run_spec import segment_name
 from engine.sandblaster.config import SandblasterConfig
 from engine.sandblaster.evaluator import Evaluator
 from engine.sandblaster.keeping import Keeping
 from engine.sandblaster.portions import Portion
+from engine.sandblaster.reception import Reception
 from engine.sandblaster.requests import Request, Requests
 from engine.sandblaster.validation import Validation
 from engine.seats import Seats
@@ -50,8 +50,8 @@ class Coordinator:
             seats: of the run's phase before; None: nobody is connected yet.
         """
         self._cluster = cluster
-        self._checkpoint = checkpoint
         self._roster = Roster(cluster, seats)
+        self._reception = Reception(self._roster, checkpoint)
         self._requests = Requests(cluster.num_shards, epoch)
         self._request: Request | None = None  # that the operation waits for
         self._commands: Sequence[Command] = ()
@@ -65,8 +65,7 @@ class Coordinator:
     @property
     def segments(self) -> frozenset[str]:
         """Names of the memory files of the replicas' present lives."""
-        seats = enumerate(self._roster.replicas)
-        return frozenset(segment_name(index, seat.incarnation) for index, seat in seats)
+        return self._reception.segments
 
     # Operations
 
@@ -142,7 +141,7 @@ class Coordinator:
         instructions: list[Instruction] = []
         for peer, drop, reason in self._roster.silent(now):
             instructions += [drop, *self.lose(peer, reason, now)]
-        return instructions
+        return instructions + self._evaluator.give_work(now)  # somebody may be late by now
 
     # Peers
 
@@ -153,13 +152,11 @@ class Coordinator:
         self._roster.sit(peer, hello, now)
         if role == "replica":
             return [*lost, *self._welcome(now)]
-        epoch = self._roster.shards[index].epoch
-        assign = {"op": "assign", "epoch": epoch, "checkpoint": self._checkpoint}
-        return [*lost, Send(peer, assign)]
+        return [*lost, *self._reception.assign(index)]
 
     def _welcome(self, now: float) -> list[Instruction]:
-        """Welcome the replicas that wait, while every shard serves."""
-        if not self._roster.all_shards_serve or self._stopped:
+        """Welcome the replicas that wait, and give them work."""
+        if self._stopped or not self._roster.all_shards_serve:
             return []
         return [*self._roster.welcome(), *self._validation.go_on(), *self._go_on(now)]
 
@@ -174,24 +171,19 @@ class Coordinator:
         return self._answered(request, now) if request else []
 
     def _serving(self, index: int, message: Message, now: float) -> list[Instruction]:
-        seat = self._roster.shards[index]
-        if seat.epoch > 1 and message["restored_from"] == "checkpoint":
-            raise RunFailedError(
-                f"shard {index} lost its memory, and its vectors with it; start the run again: "
-                "it goes on from its last record"
-            )
-        peer = seat.peer
+        instructions = self._reception.serving(index, message)
+        peer = self._roster.shards[index].peer
         assert peer is not None
+        missed = (*self._requests.unanswered(index), *self._keeping.unanswered(index))
         return [
-            *self._roster.serve(index, message),
-            *(Send(peer, request) for request in self._requests.unanswered(index)),
-            *(Send(peer, message) for message in self._keeping.unanswered(index)),
+            *instructions,
+            *(Send(peer, request) for request in missed),
             *self._welcome(now),
         ]
 
     def _hear_replica(self, index: int, message: Message, now: float) -> list[Instruction]:
         if message["op"] == "sum":
-            return [*self._evaluator.take_sum(index, message), *self._go_on(now)]
+            return [*self._evaluator.take_sum(index, message, now), *self._go_on(now)]
         if message["op"] == "measured":
             metrics = self._validation.hear(index, message)
             self.answer = self.answer if metrics is None else metrics
@@ -237,7 +229,7 @@ class Coordinator:
 
     def _go_on(self, now: float) -> list[Instruction]:
         """Give out work, have sums added, and finish the evaluation when nothing is missing."""
-        instructions = self._evaluator.give_work()
+        instructions = self._evaluator.give_work(now)
         if commands := self._evaluator.next_commands():
             instructions += self._ask_commands(commands)
         if event := self._evaluator.finish(now):

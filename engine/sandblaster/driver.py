@@ -41,6 +41,7 @@ class Driver:
         self.num_round_trips = 0  # batches of commands; evaluations come on top
         self._replica_lost = False
         self._kept: Callable[[list[Message]], None] | None = None
+        self._begin_keeping: Callable[[], None] = _nothing
 
     def run(self, commands: Sequence[Command]) -> tuple[float, ...]:
         """The scalars of a batch of commands."""
@@ -56,7 +57,9 @@ class Driver:
     def evaluate(self, point: str, grad: str | None, samples: tuple[int, int] | None) -> float:
         """The mean loss at `point`; its gradient is left in `grad`."""
         now = time.monotonic()
-        answer: float = self._await(self._coordinator.evaluate(point, grad, samples, now))
+        self._carry_out(self._coordinator.evaluate(point, grad, samples, now))
+        self._begin_keeping()  # the work is given out
+        answer: float = self._await([])
         if self._replica_lost:
             self._forget_lost()
         return answer
@@ -64,17 +67,24 @@ class Driver:
     def keep(
         self, folder: str, names: Sequence[str], done: Callable[[list[Message]], None]
     ) -> None:
-        """Have the shards write vectors to disk while other operations go on.
+        """Have the shards write vectors to disk while replicas compute the next evaluation.
+
+        Before it all wait for the shards, which then should do nothing else.
 
         Args:
             done: called in this thread with every shard's answer, at some later operation.
         """
         self.settle()
-        self._kept = done
-        self._carry_out(self._coordinator.keep(folder, names))
+
+        def begin() -> None:
+            self._begin_keeping, self._kept = _nothing, done
+            self._carry_out(self._coordinator.keep(folder, names))
+
+        self._begin_keeping = begin
 
     def settle(self) -> None:
         """Wait until what `keep` was told is written, and `done` was called."""
+        self._begin_keeping()
         while self._kept:
             self._handle_events()
 
@@ -133,3 +143,7 @@ class Driver:
             if path.name not in alive:
                 path.unlink(missing_ok=True)
         self._replica_lost = False
+
+
+def _nothing() -> None:
+    """There is nothing to keep."""

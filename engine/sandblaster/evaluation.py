@@ -13,7 +13,8 @@ from engine.batch.vector import Combine, Command
 from engine.frames import Message
 from engine.run_spec import segment_name
 from engine.sandblaster.config import SandblasterConfig
-from engine.sandblaster.portions import Portion, PortionLedger
+from engine.sandblaster.portion_ledger import PortionLedger
+from engine.sandblaster.portions import Portion
 
 ACCRUED = ("accrued-0", "accrued-1")
 
@@ -69,9 +70,9 @@ class Evaluation:
         """Mean loss over the batch; the sum does not depend on who computed what."""
         return math.fsum(self._losses.values()) / self.num_samples
 
-    def work_for(self, replica: int, num_replicas: int) -> Message | None:
-        """What to tell a free replica, if there is something for it to do."""
-        work = self.ledger.assign(replica, num_replicas, self._limit())
+    def work_for(self, replica: int, workers: Sequence[int], now: float) -> Message | None:
+        """What to tell a replica, one of `workers`, if there is something for it to do."""
+        work = self.ledger.assign(replica, workers, now, self._limit())
         if work is None:
             return None
         self._works[work.id] = work.portions
@@ -92,13 +93,15 @@ class Evaluation:
         """A replica is gone; return how many samples will be given out again."""
         return sum(self._portions[number].num_samples for number in self.ledger.lose(replica))
 
-    def take_sum(self, replica: int, incarnation: int, message: Message) -> Slot | None:
+    def take_sum(self, replica: int, incarnation: int, message: Message, now: float) -> Slot | None:
         """A replica's sum has arrived; return its slot if it is free again at once."""
         work = int(message["work"])
         slot = None
         if message["slot"] is not None:
             slot = Slot(replica, incarnation, int(message["slot"]))
-        if message["evaluation"] != self.id or not self.ledger.finish(replica, work):
+        if message["evaluation"] != self.id:
+            return slot
+        if not self.ledger.finish(replica, work, message["took_s"], now):
             return slot
         portions = self._works[work]
         self._losses.update(zip(portions, message["losses"], strict=True))

@@ -8,12 +8,10 @@ from engine.instructions import Instruction, Record, Send
 from engine.roster import Roster
 from engine.sandblaster.config import SandblasterConfig
 from engine.sandblaster.evaluation import Evaluation, Slot
-from engine.sandblaster.portions import Portion, PortionLedger, clipped
+from engine.sandblaster.paces import Paces
+from engine.sandblaster.portion_ledger import PortionLedger
+from engine.sandblaster.portions import Portion, clipped
 from engine.sandblaster.tally import EvaluationTally
-
-#: Works that a replica has at a time, so that it reads the next while it computes; one near the
-#: end of the batch, where work that waits for a slow replica would keep a fast one idle.
-_LOOKAHEAD = 2
 
 
 class Evaluator:
@@ -29,6 +27,7 @@ class Evaluator:
         num_replicas = len(roster.replicas)
         self._owner_of = _first_owners(len(portions), num_replicas, config.deterministic)
         self._current: Evaluation | None = None
+        self._paces = Paces()
         self._tally = EvaluationTally()
         self._num_evaluations = 0
 
@@ -52,6 +51,7 @@ class Evaluator:
         ledger = PortionLedger(
             [portion.number for portion in portions],
             self._owner_of,
+            self._paces,
             max_bundle=1 if self._config.deterministic else self._config.max_bundle,
             max_copies=self._config.max_copies,
         )
@@ -60,26 +60,20 @@ class Evaluator:
         )
         self._tally = EvaluationTally(started=now)
 
-    def give_work(self) -> list[Instruction]:
-        """Give free replicas portions, one work each at a time, so that all get some."""
-        evaluation = self._current
-        if evaluation is None:
-            return []
+    def give_work(self, now: float) -> list[Instruction]:
+        """Give replicas portions, one work each at a time, so that all get some."""
+        evaluation, workers = self._current, self._roster.workers
         instructions: list[Instruction] = []
-        workers, ledger = self._roster.workers, evaluation.ledger
-        progress = True
-        while progress:
+        progress = evaluation is not None
+        while evaluation and progress:
             progress = False
             for replica in workers:
-                lookahead = _LOOKAHEAD if ledger.num_open > 2 * len(workers) else 1
-                if ledger.held_by(replica) >= lookahead:
-                    continue
-                if work := evaluation.work_for(replica, len(workers)):
+                if work := evaluation.work_for(replica, workers, now):
                     instructions.append(Send(self._roster.peer(replica), work))
                     progress = True
         return instructions
 
-    def take_sum(self, index: int, message: Message) -> list[Instruction]:
+    def take_sum(self, index: int, message: Message, now: float) -> list[Instruction]:
         """A replica's sum has arrived; what is not kept of it is released."""
         incarnation, evaluation = self._roster.replicas[index].incarnation, self._current
         if evaluation is None:  # a late copy of a portion of the evaluation before
@@ -87,11 +81,12 @@ class Evaluator:
         else:
             if message["evaluation"] == evaluation.id:
                 self._tally.hear(index, message, evaluation.samples_in(int(message["work"])))
-            freed = evaluation.take_sum(index, incarnation, message)
+            freed = evaluation.take_sum(index, incarnation, message, now)
         return self._release([freed] if freed else [])
 
     def lose(self, replica: int) -> list[Instruction]:
         """A replica is gone; what it has not sent is open again."""
+        self._paces.forget(replica)
         if self._current is None:
             return []
         returned = self._current.lose(replica)

@@ -69,6 +69,7 @@ class InProcess:
         self._slices = problem.layout.slices(cluster.num_shards)
         self._values = [problem.initial()[part].clone() for part in self._slices]
         self._next_peer = 1
+        self._now = 0.0  # every step takes a second
         self._shards: dict[int, LocalShard] = {}
         self._replicas: dict[int, LocalReplica] = {}
         self._zombies: list[LocalReplica] = []
@@ -91,7 +92,7 @@ class InProcess:
 
     def evaluate(self, point: str, grad: str | None, samples: tuple[int, int] | None) -> float:
         """The mean loss at `point`; its gradient is left in `grad`."""
-        answer: float = self._await(self._coordinator.evaluate(point, grad, samples, now=0.0))
+        answer: float = self._await(self._coordinator.evaluate(point, grad, samples, self._now))
         return answer
 
     def vector(self, name: str) -> Tensor:
@@ -134,10 +135,11 @@ class InProcess:
             raise RuntimeError(f"nothing can happen any more: {self.happened}")
         weights = [weight for weight, _ in choices]
         _, happen = self._random.choices(choices, weights)[0]
+        self._now += 1.0
         happen()
 
     def _hear(self, role: LocalShard | LocalReplica) -> None:
-        self._carry_out(self._coordinator.hear(role.peer, role.outbox.popleft(), 0.0))
+        self._carry_out(self._coordinator.hear(role.peer, role.outbox.popleft(), self._now))
 
     def _start_shard(self, index: int) -> None:
         part = self._slices[index]
@@ -160,7 +162,7 @@ class InProcess:
 
     def _kill_shard(self, shard: LocalShard) -> None:
         del self._shards[shard.peer]
-        self._carry_out(self._coordinator.lose(shard.peer, "killed", 0.0))
+        self._carry_out(self._coordinator.lose(shard.peer, "killed", self._now))
         self._start_shard(shard.index)
 
     def _start_replica(self, index: int) -> None:
@@ -180,7 +182,7 @@ class InProcess:
         del self._replicas[replica.peer]
         if freeze and replica.welcomed:
             self._zombies.append(replica)
-        self._carry_out(self._coordinator.lose(replica.peer, "killed", 0.0))
+        self._carry_out(self._coordinator.lose(replica.peer, "killed", self._now))
         self._start_replica(replica.index)
 
     def _fail_something(self) -> None:

@@ -65,7 +65,8 @@ class LocalReplica:
         Args:
             folder: for its memory file.
             fetch: a named vector, whole.
-            speed: how readily it computes, beside the other things that may happen.
+            speed: how readily it computes, beside the other things that may happen: what it
+                answers is that a portion took 1 / speed seconds, which is a bad estimate.
         """
         self.peer, self.index, self.speed = peer, index, speed
         self._problem, self._config, self._folder, self._fetch = problem, config, folder, fetch
@@ -117,5 +118,7 @@ class LocalReplica:
         spare = torch.empty_like(accrued)
         losses = compute(self._problem, parameters, order, found, accrued, spare)
         message = {"op": "sum", "work": order.work, "evaluation": order.evaluation}
-        message |= {"slot": slot, "losses": losses, "computing_s": 0.0, "waiting_s": 0.0}
+        took_s = len(order.portions) / self.speed
+        message |= {"slot": slot, "losses": losses, "took_s": took_s}
+        message |= {"computing_s": took_s, "waiting_s": 0.0}
         self.outbox.append(message)

@@ -154,6 +154,7 @@ class _Computing:
         accrued = self._segment.gradients[slot or 0]
         found = self._wanted(order, _of_one_work(items))
         losses = compute(self._problem, self._parameters, order, found, accrued, spare)
+        took_s = time.monotonic() - started
         waiting_s = self._waiting.total_s - waited_before
         if slot is not None:
             if self._inbox.stale(order):
@@ -166,7 +167,8 @@ class _Computing:
             evaluation=order.evaluation,
             slot=slot,
             losses=losses,
-            computing_s=time.monotonic() - started - waiting_s,
+            took_s=took_s,
+            computing_s=took_s - waiting_s,
             waiting_s=self._waiting.take(),
         )
 

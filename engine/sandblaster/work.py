@@ -77,7 +77,7 @@ def compute(
     first = True
     for index, (payload, num_samples), seed in found:
         # Dropout draws the same masks for the same samples, whoever computes and whenever.
-        torch.manual_seed(seed)
+        _seed_generators(seed)
         if not order.gradient:
             losses[index] += problem.loss(parameters, payload) * num_samples
             continue
@@ -89,6 +89,13 @@ def compute(
             accrued.add_(spare, alpha=num_samples)
         first = False
     return losses
+
+
+def _seed_generators(seed: int) -> None:
+    """What torch.manual_seed does, without its 0.1 to 0.3 ms where there is no GPU in use."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
 
 
 def _seed(seed: int, unit: int, start: int) -> int:

@@ -40,7 +40,8 @@ def sent(instructions: list, op: str) -> list[tuple[int, dict]]:
 
 def sum_of(work: dict, slot: int | None = 0) -> dict:
     fields = {"work": work["work"], "evaluation": work["evaluation"], "slot": slot}
-    return {"op": "sum", "losses": [1.0], "computing_s": 0.0, "waiting_s": 0.0} | fields
+    times = {"took_s": 1.0, "computing_s": 1.0, "waiting_s": 0.0}
+    return {"op": "sum", "losses": [1.0]} | times | fields
 
 
 def test_a_request_goes_to_the_successor_of_a_shard_that_did_not_answer():
@@ -50,6 +51,8 @@ def test_a_request_goes_to_the_successor_of_a_shard_that_did_not_answer():
     made.hear(SUCCESSOR, hello("shard", 0), 1.0)
     again = made.hear(SUCCESSOR, serving(), 1.0)
     assert sent(again, "commands") == [(SUCCESSOR, request)]
+    moved = {"op": "shard", "index": 0, "address": ("here", 1, 2)}
+    assert sent(again, "shard") == [(FIRST, moved), (SECOND, moved)]
     assert made.answer is None
     answered = {"op": "answered", "request": request["request"], "scalars": [4.0]}
     made.hear(SUCCESSOR, answered, 1.0)
@@ -81,11 +84,12 @@ def test_a_refused_sum_s_slot_is_free_at_once_and_an_accepted_one_s_once_it_is_a
 
 def test_what_a_lost_replica_had_not_sent_is_given_to_the_other():
     made = coordinator()
-    works = dict(sent(made.evaluate("x", None, None, 0.0), "work"))
+    works = sent(made.evaluate("x", None, None, 0.0), "work")
+    assert [peer for peer, _ in works] == [FIRST, SECOND, FIRST, SECOND]
     lost = made.lose(FIRST, "killed", 0.0)
-    settled = {"replica": 0, "incarnation": 1, "samples_returned": 1}
+    settled = {"replica": 0, "incarnation": 1, "samples_returned": 2}
     assert Record("replica_settled", settled) in lost
-    waiting = [works[SECOND], *(work for _, work in sent(lost, "work"))]
+    waiting = [work for peer, work in works + sent(lost, "work") if peer == SECOND]
     given = []
     while waiting:
         work = waiting.pop(0)
@@ -114,6 +118,13 @@ def test_a_point_is_validated_by_another_replica_when_the_first_is_lost():
     assert [peer for peer, _ in again] == [SECOND]
     made.hear(SECOND, {"op": "measured", "metrics": {"error": 0.5}}, 0.0)
     assert made.answer == {"error": 0.5}
+
+
+def test_a_replica_that_connects_once_the_phase_is_over_is_given_nothing():
+    made = coordinator()
+    assert [peer for peer, _ in sent(made.stop(), "stop")] == [FIRST, SECOND]
+    made.lose(FIRST, "killed", 0.0)
+    assert made.hear(SUCCESSOR, hello("replica", 0), 0.0) == []
 
 
 def test_an_empty_batch_is_refused():
