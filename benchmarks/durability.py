@@ -1,8 +1,9 @@
 """What it costs that an acknowledged push survives a loss of power, and what checkpoints cost.
 
-    python -m benchmarks.durability [n1] [n4] [checkpoints] [log]
+    python -m benchmarks.durability [n1] [n4] [vgg_a] [checkpoints] [log]
 
     n1, n4       images per second of the demo's net with durability=power, against process
+    vgg_a        the same of VGG-A, 9.4 million parameters, n_push = n_fetch = 1
     checkpoints  the same with a checkpoint a second, against none, put on the default interval
     log          pushes of one shard's slice of VGG-A made durable by four threads that share syncs,
                  against a write and a sync of the same bytes for each
@@ -27,7 +28,7 @@ import numpy as np
 import torch
 
 from benchmarks._figures import Figure, state
-from benchmarks._subject import DEMO_NET, SubjectFactory
+from benchmarks._subject import SubjectFactory
 from benchmarks.throughput import CLUSTER, SUBJECTS, steady_speed
 from engine.config import DownpourConfig
 from engine.dask_train import train_downpour
@@ -40,12 +41,12 @@ from engine.state import NUM_ROWS, ROW
 from tasks.cluster import open_cluster
 
 NUM_ROUNDS, NUM_TURNS = 3, 7
-NUM_SAMPLES = 14_000
+#: Of one run, which lasts some seconds.
+NUM_SAMPLES = {"demo": 14_000, "vgg_a": 2_000}
 #: What one checkpoint a second costs is what one in this many seconds costs so much less of.
 DEFAULT_INTERVAL_S = DownpourConfig().checkpoint_every_s
 _SLICE = 4_675_000
 _NUM_THREADS, _PUSHES_EACH = 4, 12
-DEMO = DownpourConfig(minibatch_size=64, num_epochs=1, rule=SUBJECTS["demo"].rule)
 
 
 class Made(NamedTuple):
@@ -121,39 +122,53 @@ def grouped(folder: Path) -> Made:
     return Made(rate, processor_ms, log.num_syncs / count, log.written / count)
 
 
+def settings(subject: str, n: int = 1) -> DownpourConfig:
+    """A run of one epoch with n_push = n_fetch = n."""
+    return DownpourConfig(
+        minibatch_size=SUBJECTS[subject].minibatch,
+        num_epochs=1,
+        n_push=n,
+        n_fetch=n,
+        rule=SUBJECTS[subject].rule,
+    )
+
+
 def compared(
-    client: distributed.Client, ours: DownpourConfig, rival: DownpourConfig
+    client: distributed.Client, subject: str, ours: DownpourConfig, rival: DownpourConfig
 ) -> list[float]:
     """Medians of images per second of two configurations, run in turns."""
     speeds: list[list[float]] = [[], []]
     pairs = list(zip(speeds, (ours, rival), strict=True))
     for _ in range(NUM_TURNS):
         for found, config in pairs:
-            found.append(speed(client, config))
+            found.append(speed(client, subject, config))
         pairs.reverse()  # a machine that grows slower or faster favours neither
     return [statistics.median(found) for found in speeds]
 
 
-def speed(client: distributed.Client, config: DownpourConfig) -> float:
+def speed(client: distributed.Client, subject: str, config: DownpourConfig) -> float:
     """Images per second of one short run."""
-    factory = SubjectFactory(DEMO_NET, 64, num_units=NUM_SAMPLES // 512 + 1, unit_size=512)
+    size = config.minibatch_size
+    num_units = NUM_SAMPLES[subject] // (8 * size) + 1
+    factory = SubjectFactory(SUBJECTS[subject].net, size, num_units, 8 * size)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         train_downpour(client, factory, config, CLUSTER, Path(folder), {}, rows.append)
     return steady_speed(rows)
 
 
-def power(client: distributed.Client, n: int) -> Figure:
+def power(client: distributed.Client, subject: str, n: int) -> Figure:
     """`power` against `process`; what is owed is 3.5 %."""
-    process = replace(DEMO, n_push=n, n_fetch=n)
-    ours, rival = compared(client, replace(process, durability="power"), process)
-    return Figure(f"power, n = {n}", "images/s", ours, rival, "process", 0.965)
+    process = settings(subject, n)
+    ours, rival = compared(client, subject, replace(process, durability="power"), process)
+    return Figure(f"{subject}, n = {n}", "images/s", ours, rival, "process", 0.965)
 
 
 def checkpoints(client: distributed.Client) -> Figure:
     """Share of the default interval that remains for training."""
-    often = replace(DEMO, checkpoint_every_s=1.0, max_checkpoint_share=1.0)
-    ours, rival = compared(client, often, DEMO)
+    never = settings("demo")
+    often = replace(never, checkpoint_every_s=1.0, max_checkpoint_share=1.0)
+    ours, rival = compared(client, "demo", often, never)
     cost_s = max(0.0, 1.0 - ours / rival)
     left = 1.0 - cost_s / DEFAULT_INTERVAL_S
     name = f"speed with a checkpoint each {DEFAULT_INTERVAL_S:g} s"
@@ -161,11 +176,13 @@ def checkpoints(client: distributed.Client) -> Figure:
 
 
 def main() -> None:
-    parts = sys.argv[1:] or ["n1", "n4", "checkpoints", "log"]
+    parts = sys.argv[1:] or ["n1", "n4", "vgg_a", "checkpoints", "log"]
     figures = []
     if set(parts) - {"log"}:
         with open_cluster(CLUSTER) as client:
-            figures += [power(client, n) for n in (1, 4) if f"n{n}" in parts]
+            figures += [power(client, "demo", n) for n in (1, 4) if f"n{n}" in parts]
+            if "vgg_a" in parts:
+                figures.append(power(client, "vgg_a", 1))
             if "checkpoints" in parts:
                 figures.append(checkpoints(client))
     if "log" in parts:  # last, for it empties whatever burst the disk allows
