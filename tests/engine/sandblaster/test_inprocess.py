@@ -26,7 +26,7 @@ NUM_SEEDS = 500
 def test_the_gradient_is_exactly_that_of_the_batch_under_random_faults(tmp_path, deterministic):
     happened: Counter[str] = Counter()
     backups = won = 0
-    for seed in range(NUM_SEEDS // 2):
+    for seed in range(NUM_SEEDS):
         world = in_process(
             tmp_path / str(seed),
             seed,
