@@ -19,6 +19,11 @@ class Arrays:
             seed: of the order, which is another one in each epoch.
         """
         self._tensors = tuple(torch.as_tensor(array) for array in arrays)
+        for number, tensor in enumerate(self._tensors):
+            if not tensor.ndim:
+                raise ValueError(
+                    f"array {number} is a single {tensor.dtype}: want samples along the first axis"
+                )
         lengths = [len(tensor) for tensor in self._tensors]
         if len(set(lengths)) != 1:
             raise ValueError(f"arrays of {lengths} samples: want one or more of equal length")

@@ -17,11 +17,12 @@ from engine.clipping import with_clipping
 from engine.config import DownpourConfig
 from engine.downpour import Answer, Compute, Fetch, Instruction, StartPush, Take, downpour
 from engine.faults import FaultPlan
+from engine.instructions import RunFailedError
 from engine.ledger import Holder, Ledger
 from engine.loader import LeaseReply, leased_minibatches
 from engine.mortal_shard import MortalShard, ShardKilledError
-from engine.problem import Problem
-from engine.push import Push, PushRefusedError
+from engine.problem import Problem, require_samples
+from engine.push import HugePushError, NonFinitePushError, Push, PushRefusedError
 from engine.schedule import scale_at
 
 
@@ -61,6 +62,7 @@ class _Replica:
         self.accrued = torch.zeros_like(world.initial)
         self.versions = [0] * len(world.shards)
         self.pending: dict[int, tuple[Push, Tensor]] = {}  # shard -> what it has yet to answer
+        self.num_bad = 0  # pushes in a row that no shard could use
         self.minibatches = leased_minibatches(
             lambda: world.lend(self.holder), world.problem, world.config.minibatch_size, poll_s=0.0
         )
@@ -94,6 +96,8 @@ class _World:
         )
         self.staleness: Counter[int] = Counter()
         self.refused: Counter[str] = Counter()
+        self.bad: dict[Holder, str] = {}  # whose newest push was no number, or huge; the reason
+        self.last_bad = ""  # reason
         self.order: list[tuple[int, int, int]] = []
         self.num_steps = 0  # acknowledged
         self.pioneer: int | None = None  # the replica that works alone in the warm start
@@ -124,6 +128,10 @@ class _World:
             case StartPush():
                 if not self._push(replica, replica.instruction):
                     return True
+                if replica.num_bad >= self.config.max_bad_pushes:
+                    self.fence(replica)  # it is of no use: others do its work
+                    self.pioneer = None
+                    return False
                 if replica.instruction.then_fetch:
                     self._fetch(replica)
         try:
@@ -164,6 +172,7 @@ class _World:
                 del replica.pending[shard]
         if replica.pending:
             return False
+        self._count_bad(replica)
         self.order.append((index, incarnation, replica.sequence))
         self.num_steps += replica.step - replica.pushed_step
         replica.pushed_step = replica.step
@@ -200,6 +209,8 @@ class _World:
             return False
         except PushRefusedError as error:
             self.refused[type(error).__name__] += 1
+            if isinstance(error, NonFinitePushError | HugePushError):
+                self.bad[push.replica, push.incarnation] = str(error)
             return True
         if not applied.duplicate:
             self.staleness[applied.staleness] += 1
@@ -210,15 +221,24 @@ class _World:
         if self.late:
             self._deliver(*self.late.pop(self.faults.draw(below=len(self.late))))
 
+    def _count_bad(self, replica: _Replica) -> None:
+        reason = self.bad.pop(replica.holder, None)
+        replica.num_bad = replica.num_bad + 1 if reason else 0
+        self.last_bad = reason or self.last_bad
+
     def kill(self, replica: _Replica) -> _Replica:
-        """Fence a replica on every shard, settle its leases, and start its next life."""
+        """Fence a replica, and start its next life."""
+        self.fence(replica)
+        index, incarnation = replica.holder
+        return _Replica(index, incarnation + 1, self)
+
+    def fence(self, replica: _Replica) -> None:
+        """End a replica's life on every shard, and settle its leases."""
         reached = [shard.shard.fence(*replica.holder) for shard in self.shards]
         furthest = max((p for p in reached if p), default=None)
         self.ledger.settle(replica.holder, furthest)
         if self.watcher:
             self.watcher.fenced(replica.holder)
-        index, incarnation = replica.holder
-        return _Replica(index, incarnation + 1, self)
 
 
 def train_in_process(
@@ -239,8 +259,13 @@ def train_in_process(
         seed: decides which replica carries out its next instruction.
 
     Raises:
-        ValueError: a warm start by seconds or a metric, for there is no clock and no validation.
+        ValueError: no replica, or no sample; a warm start by seconds or a metric, for there is no
+            clock and no validation.
+        RunFailedError: every replica pushed NaN, infinity or what is too large, again and again.
     """
+    require_samples(problem)
+    if num_replicas < 1:
+        raise ValueError(f"num_replicas={num_replicas}: want one or more")
     if config.warm_start.seconds or config.warm_start.metric is not None:
         raise ValueError(
             f"warm_start seconds={config.warm_start.seconds:g} metric={config.warm_start.metric}: "
@@ -259,6 +284,10 @@ def train_in_process(
             del running[position]
         if world.late and not faults.draw(below=4):
             world.deliver_late()
+    if not world.ledger.complete:
+        raise RunFailedError(
+            f"every replica computes gradients without value; last: {world.last_bad}"
+        )
     return InProcessResult(
         parameters=torch.cat([shard.shard.copy()[0] for shard in world.shards]),
         versions=tuple(shard.shard.version for shard in world.shards),

@@ -62,3 +62,14 @@ class Problem(Protocol):
 
 #: Builds the problem inside the process that works on it; travels there pickled by Dask.
 ProblemFactory = Callable[[], Problem]
+
+
+def require_samples(problem: Problem) -> None:
+    """Refuse to train on nothing.
+
+    Raises:
+        ValueError: the problem has no training sample.
+    """
+    if not sum(problem.unit_sizes):
+        sizes = tuple(problem.unit_sizes)
+        raise ValueError(f"unit_sizes={sizes}: the problem has no training sample, want some")

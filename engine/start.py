@@ -10,7 +10,7 @@ from torch import Tensor
 from engine import checkpoint
 from engine.checkpoint import Checkpoint, CheckpointMismatchError, ShardFile
 from engine.config import RuleConfig
-from engine.problem import Problem
+from engine.problem import Problem, require_samples
 from engine.rules import make_rule
 
 
@@ -30,7 +30,9 @@ def resume_or_begin(
     Raises:
         CheckpointError: there is none in `start_from`, or it is damaged.
         CheckpointMismatchError: `checkpoints` belongs to a run of another identity.
+        ValueError: the problem has no training sample.
     """
+    require_samples(problem)
     if found := checkpoint.newest(checkpoints, identity):
         return found
     id = checkpoint.next_id(checkpoints)

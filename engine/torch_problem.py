@@ -35,15 +35,27 @@ class TorchProblem:
     ) -> None:
         """Wrap `module`, whose present parameters become the initial ones.
 
+        Parameters that require no gradient are not trained, and no part of the vector: they, like
+        buffers, are those that the module has in each process.
+
         Args:
             unit_sizes: training samples in each unit of data.
             minibatches: reads one lease, see `Problem.minibatches`.
             measure: measures on held-out data; the module is in evaluation mode.
+
+        Raises:
+            ValueError: no parameter requires a gradient, or their types differ.
         """
         self._module = self._called = module
         self._loss = loss
         self._measure = measure
-        self._named = dict(module.named_parameters())
+        named = module.named_parameters()
+        self._named = {name: own for name, own in named if own.requires_grad}
+        if not self._named:
+            raise ValueError(
+                f"{type(module).__name__} has no parameter that requires a gradient: nothing to "
+                "train"
+            )
         self.layout = Layout.of(self._named)
         self._initial = self.layout.flatten(self._named)
         self._bound: dict[int, dict[str, Tensor]] = {}
@@ -74,7 +86,9 @@ class TorchProblem:
             parameter.grad = None
         self._targets = self._views(grad)
         self._written.clear()
-        loss = self._loss(self._called, payload)
+        loss = _scalar(self._loss(self._called, payload))
+        if not loss.requires_grad:
+            raise ValueError("the loss depends on no parameter: want one that backward() accepts")
         loss.backward()  # type: ignore[no-untyped-call]  # torch ships it without annotations
         for name in self._targets.keys() - self._written:
             self._targets[name].zero_()
@@ -84,7 +98,7 @@ class TorchProblem:
         self._load(self._views(parameters))
         self._module.train()
         with torch.no_grad():
-            return float(self._loss(self._module, payload))
+            return float(_scalar(self._loss(self._module, payload)))
 
     def _keep(self, name: str, parameter: Tensor) -> None:
         """Copy a gradient as soon as it is complete, while it is still in the cache."""
@@ -114,3 +128,11 @@ class TorchProblem:
                 self._bound.clear()
             self._bound[key] = self.layout.views(flat)
         return self._bound[key]
+
+
+def _scalar(loss: Tensor) -> Tensor:
+    """Refuse what users' losses give by mistake."""
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        given = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+        raise ValueError(f"the loss gave {given}: want the mini-batch's mean, a scalar tensor")
+    return loss

@@ -40,3 +40,8 @@ def test_samples_of_all_arrays_stay_together():
 def test_arrays_of_different_length_are_refused():
     with pytest.raises(ValueError, match=r"arrays of \[3, 4\] samples: want one or more of equal"):
         Arrays(np.zeros(3), np.zeros(4))
+
+
+def test_a_number_is_no_array_of_samples():
+    with pytest.raises(ValueError, match=r"array 1 is a single torch.float32: want samples along"):
+        Arrays(np.zeros(3), 0.5)

@@ -238,3 +238,18 @@ def test_a_replica_that_is_killed_in_the_warm_start_goes_on_alone():
 def test_a_warm_start_that_needs_a_clock_or_a_validation_is_refused(bound):
     with pytest.raises(ValueError, match=r"no clock and validates nothing; give warm_start.steps"):
         train_in_process(classifier(), config(warm_start=bound), num_replicas=1, num_shards=1)
+
+
+@pytest.mark.parametrize("num_replicas", [0, -1])
+def test_a_run_without_replicas_is_refused(num_replicas):
+    with pytest.raises(ValueError, match=rf"num_replicas={num_replicas}: want one or more"):
+        train_in_process(classifier(), DownpourConfig(), num_replicas=num_replicas, num_shards=1)
+
+
+def test_a_run_without_samples_is_refused():
+    problem = classifier()
+    problem.unit_sizes = (0, 0)
+    with pytest.raises(
+        ValueError, match=r"unit_sizes=\(0, 0\): the problem has no training sample"
+    ):
+        train_in_process(problem, DownpourConfig(), num_replicas=1, num_shards=1)

@@ -1,13 +1,17 @@
 """Scripted faults: each fires, is counted, and no sample is lost or counted twice."""
 
+import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from engine.config import DownpourConfig, SgdConfig
+from engine.config import DownpourConfig, SgdConfig, WarmStartConfig
 from engine.faults import FaultPlan, Kind
 from engine.inprocess import InProcessResult, train_in_process
+from engine.instructions import RunFailedError
+from engine.torch_problem import TorchProblem
 from tests.engine.fault_storm import Counting
 from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES, classifier
 
@@ -112,3 +116,37 @@ def test_a_gradient_that_is_no_number_or_huge_is_refused_and_the_others_are_not(
     result = train_in_process(Poisoned(), config, num_replicas=2, num_shards=1)
     assert result.parameters.abs().max() < 10
     assert result.refused == {error: NUM_MINIBATCHES // 10}
+
+
+def poisoned(is_bad) -> TorchProblem:
+    """The classifier; a gradient is NaN where the number of its call, from 1, says so."""
+    problem, calls = classifier(), itertools.count(1)
+    gradient_ = problem.gradient_
+
+    def poison(parameters, payload, grad):
+        loss = gradient_(parameters, payload, grad)
+        if is_bad(next(calls)):
+            grad.fill_(math.nan)
+        return loss
+
+    problem.gradient_ = poison
+    return problem
+
+
+def test_a_run_without_any_gradient_of_value_fails_and_says_why():
+    with pytest.raises(
+        RunFailedError,
+        match=r"every replica .* last: replica \d, push 10: \d+ of \d+ gradient values",
+    ):
+        train_in_process(poisoned(lambda _: True), CONFIG, num_replicas=3, num_shards=2)
+
+
+def test_a_replica_that_is_of_no_use_is_left_out_and_another_does_its_work():
+    """In the warm start, too."""
+    config = replace(CONFIG, max_bad_pushes=3, warm_start=WarmStartConfig(steps=20))
+    result = train_in_process(
+        poisoned(lambda call: call <= 3), config, num_replicas=2, num_shards=1
+    )
+    assert result.num_counted == 3 * NUM_SAMPLES
+    assert result.refused["NonFinitePushError"] == 3
+    assert {replica for replica, _, _ in result.order[3:]} == {1 - result.order[0][0]}

@@ -142,3 +142,11 @@ def test_loader_and_trainer_take_turns_with_the_ledger(tmp_path, monkeypatch):
     settings = config(minibatch_size=1, num_epochs=1, prefetch=100, checkpoint_every_s=0.01)
     result = train_single(classifier, settings, tmp_path, IDENTITY)
     assert result.num_samples == NUM_SAMPLES
+
+
+def test_a_problem_without_samples_is_refused_before_anything_is_written(tmp_path):
+    problem = classifier()
+    problem.unit_sizes = (0,)
+    with pytest.raises(ValueError, match="no training sample"):
+        train_single(lambda: problem, config(), tmp_path, IDENTITY)
+    assert not list(tmp_path.iterdir())

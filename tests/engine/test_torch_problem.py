@@ -2,6 +2,7 @@
 
 import weakref
 
+import pytest
 import torch
 from torch import nn
 
@@ -104,3 +105,39 @@ def test_a_lease_gives_its_samples_in_minibatches():
     batches = list(classifier().minibatches(Lease(1, 0, 1, 3, 14), 4))
     assert [batch.num_samples for batch in batches] == [4, 4, 3]
     assert torch.equal(batches[0].payload[0], data()[0][43:47])
+
+
+def test_frozen_parameters_are_no_part_of_the_vector_and_stay_as_they_are():
+    module = network()
+    module[0].requires_grad_(False)
+    problem, before = classifier(module), module[0].weight.clone()
+    assert problem.layout.names == ("2.weight", "2.bias")
+    grad = torch.full((problem.layout.size,), torch.nan)
+    problem.gradient_(torch.zeros(problem.layout.size), payload(), grad)
+    assert grad.isfinite().all()
+    assert grad.any()
+    assert torch.equal(module[0].weight, before)
+
+
+@pytest.mark.parametrize(
+    "module", [nn.ReLU(), network().requires_grad_(False)], ids=["none", "frozen"]
+)
+def test_a_module_with_nothing_to_train_is_refused(module):
+    with pytest.raises(ValueError, match=r"(ReLU|Sequential) has no parameter that requires a"):
+        classifier(module)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda module, payload: 0.5, r"the loss gave 0.5: want .* a scalar tensor"),
+        (lambda module, payload: None, r"the loss gave None: want"),
+        (lambda module, payload: module(payload[0]).sum(1), r"a tensor of shape \(16,\): want"),
+        (lambda module, payload: torch.tensor(1.0), r"the loss depends on no parameter"),
+    ],
+)
+def test_a_loss_that_is_none_is_refused(loss, message):
+    problem = TorchProblem(network(), loss, (16,), lambda lease, size: iter(()))
+    grad = torch.empty(problem.layout.size)
+    with pytest.raises(ValueError, match=message):
+        problem.gradient_(problem.initial(), payload(), grad)
