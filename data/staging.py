@@ -29,7 +29,7 @@ from data.sole_writer import sole_writer
 from data.sources.fingerprint import MISSING, fingerprint
 from data.sources.registry import open_source, origin, selection
 from data.sources.source import SPLITS, SourceError, Split
-from data.space import require_space
+from data.space import full_disk_told, require_space
 from data.summary import manifest_of
 from data.tars import WORK, record_path, write_tar
 
@@ -77,7 +77,8 @@ def stage(
     Raises:
         SourceError: the source is unusable, changed since it was staged, or holds more bad images
             than `max_bad_fraction` allows.
-        NotEnoughSpace: the tars will not fit on the disk; none has been begun.
+        NotEnoughSpace: the tars will not fit on the disk; none has been begun. Or what an archive
+            holds does not, unpacked, or the list of it.
         ManifestError: the manifest in the folder is damaged or of another format version.
     """
     folder = staged_folder(root, config)
@@ -134,7 +135,9 @@ def _listed(config: DataConfig, work: Path, state: str) -> Listing:
         "train": staging.max_train_samples,
         "test": staging.max_test_samples,
     }
-    return make_listing(work, state, open_source(config, work), staging.shuffle_seed, limits)
+    with full_disk_told(work, "the list of images"):
+        source = open_source(config, work)
+        return make_listing(work, state, source, staging.shuffle_seed, limits)
 
 
 def _sorted_out(

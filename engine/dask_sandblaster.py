@@ -15,7 +15,7 @@ from engine.checkpoint import Checkpoint
 from engine.config import ClusterConfig
 from engine.dask_session import Session
 from engine.events import EventLog, Listener, ignore
-from engine.problem import ProblemFactory
+from engine.problem import ProblemFactory, build
 from engine.result import TrainingResult
 from engine.run_spec import RunSpec
 from engine.sandblaster.config import SandblasterConfig
@@ -124,7 +124,7 @@ def _look_at(
     identity: Mapping[str, str],
 ) -> _Facts:
     """On a worker: the problem's facts, and the checkpoint that the run begins with."""
-    problem = factory()
+    problem = build(factory)
     slices = problem.layout.slices(num_shards)
     whole = full_identity(identity, problem, num_shards, config.name)
     start = resume_or_begin(folder / "checkpoints", whole, problem, config.rule, slices)

@@ -126,11 +126,21 @@ class Session:
 
         Args:
             role: name of the resource of the worker to run it on.
+
+        Raises:
+            TypeError: the arguments, of which the problem's factory is the user's, have no pickle.
         """
         key = f"{role}-{self.server.token[:8]}_{self.server.phase}"
-        self._roles.append(
-            self._client.submit(task, *arguments, key=key, resources={role: 1}, pure=False)
-        )
+        try:
+            future = self._client.submit(task, *arguments, key=key, resources={role: 1}, pure=False)
+        except TypeError as error:
+            if error.__cause__ is None:
+                raise
+            raise TypeError(
+                f"{role}: the problem's factory cannot be sent to Dask's workers: "
+                f"{error.__cause__}: have it open or build that itself, in each process"
+            ) from error
+        self._roles.append(future)
 
     def ask_replica(self, function: Callable[..., Result], *arguments: object) -> Result:
         """What a function returns on the first replica's worker, while no replica runs there."""

@@ -14,7 +14,7 @@ from engine.config import ClusterConfig, DownpourConfig
 from engine.dask_session import Session
 from engine.events import EventLog, Listener, ignore
 from engine.interruptible import interruptible
-from engine.problem import ProblemFactory
+from engine.problem import ProblemFactory, build
 from engine.replica_role import run_replica
 from engine.result import TrainingResult
 from engine.run_spec import RunSpec
@@ -59,7 +59,7 @@ def downpour_phase(
     listen: Listener,
 ) -> TrainingResult:
     """`train_downpour` in a session whose shards may have served before, and go on to serve."""
-    problem, cluster = factory(), session.cluster
+    problem, cluster = build(factory), session.cluster
     layout = problem.layout
     slices = layout.slices(cluster.num_shards)
     identity = full_identity(identity, problem, cluster.num_shards, config.name)

@@ -64,6 +64,23 @@ class Problem(Protocol):
 ProblemFactory = Callable[[], Problem]
 
 
+def build(factory: ProblemFactory) -> Problem:
+    """Call the factory, and see that a problem comes out.
+
+    Raises:
+        TypeError: it cannot be called, or gives something else.
+    """
+    if not callable(factory):
+        raise TypeError(
+            f"got a {type(factory).__name__} for the problem's factory: want a function that "
+            "builds the problem, for each process builds its own"
+        )
+    problem = factory()
+    if not hasattr(problem, "layout"):
+        raise TypeError(f"the factory gave {problem!r:.80}: want an engine.problem.Problem")
+    return problem
+
+
 def require_samples(problem: Problem) -> None:
     """Refuse to train on nothing.
 

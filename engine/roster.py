@@ -118,9 +118,13 @@ class Roster:
         limit = self._cluster.start_timeout_s
         for index, shard in enumerate(self.shards):
             if shard.absent_since is not None and now - shard.absent_since > limit:
-                raise RunFailedError(f"shard {index} has had no process for {limit:g} s")
+                raise RunFailedError(
+                    f"shard {index} has had no process for {limit:g} s: {_hint(f'shard-{index}')}"
+                )
         if all(r.absent_since is not None and now - r.absent_since > limit for r in self.replicas):
-            raise RunFailedError(f"no replica has had a process for {limit:g} s")
+            raise RunFailedError(
+                f"no replica has had a process for {limit:g} s: {_hint('replica-0')}"
+            )
 
     def count_restart(self, role: str, index: int, reason: str) -> None:
         """A role was lost once more.
@@ -135,3 +139,10 @@ class Roster:
                 f"{role} {index} was lost {seat.restarts} times, cluster.max_restarts="
                 f"{self._cluster.max_restarts}; the last time: {reason}"
             )
+
+
+def _hint(resource: str) -> str:
+    return (
+        f"does a Dask worker offer the resource {resource!r}, one each for every role, and has it "
+        "a free thread?"
+    )

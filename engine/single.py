@@ -13,10 +13,11 @@ from engine.clipping import with_clipping
 from engine.config import SingleConfig
 from engine.downpour import LeasedMinibatch
 from engine.events import EventLog, Listener, ignore
+from engine.finite import require_finite_loss, require_finite_parameters
 from engine.interruptible import interruptible
 from engine.ledger import Ledger
 from engine.loader import LeaseReply, leased_minibatches, prefetched
-from engine.problem import Problem, ProblemFactory
+from engine.problem import Problem, ProblemFactory, build
 from engine.result import TrainingResult
 from engine.schedule import scale_at
 from engine.start import full_identity, resume_or_begin
@@ -34,8 +35,13 @@ def train_single(
     identity: Mapping[str, str],
     listen: Listener = ignore,
 ) -> TrainingResult:
-    """Train with torch.optim on all cores; arguments and files as for `train_downpour`."""
-    problem = with_clipping(factory(), config.clip)
+    """Train with torch.optim on all cores; arguments and files as for `train_downpour`.
+
+    Raises:
+        CheckpointMismatchError: `folder` holds a run of another identity.
+        RunFailedError: the loss or a parameter is NaN or infinite.
+    """
+    problem = with_clipping(build(factory), config.clip)
     whole = slice(0, problem.layout.size)
     identity = full_identity(identity, problem, 1, config.name)
     start = resume_or_begin(
@@ -152,6 +158,7 @@ class _Loop:
 
     def _step(self, minibatch: LeasedMinibatch) -> float:
         loss = self._problem.gradient_(self._parameters, minibatch.payload, self._grad)
+        require_finite_loss(loss, self._num_steps)
         for group in self._optimiser.param_groups:
             group["lr"] = self._rate * minibatch.scale
         self._optimiser.step()
@@ -172,6 +179,7 @@ class _Loop:
         )
 
     def _save(self, *, final: bool) -> Checkpoint:
+        require_finite_parameters(self._parameters, self._num_steps)
         id = checkpoint.next_id(self._checkpoints)
         folder = checkpoint.partial_folder(self._checkpoints, id)
         slots = slots_of(self._optimiser, self._parameters, self._config.rule)

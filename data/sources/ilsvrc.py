@@ -184,7 +184,14 @@ def _blacklist(folder: str, devkit: Devkit) -> frozenset[int]:
     for name in names_in(folder):
         if name.endswith("validation_blacklist.txt"):
             place = inside(folder, name)
-            return frozenset(numbers_of(place, read_range(place, 0, MAX_LIST_BYTES)))
+            numbers = numbers_of(place, read_range(place, 0, MAX_LIST_BYTES))
+            for line, number in enumerate(numbers, 1):
+                if not 1 <= number <= len(devkit.validation_ids):
+                    raise SourceError(
+                        f"{place}, line {line}: {number} is the number of no validation image: "
+                        f"those go from 1 to {len(devkit.validation_ids)}"
+                    )
+            return frozenset(numbers)
     return devkit.blacklist
 
 

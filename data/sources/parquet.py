@@ -52,11 +52,13 @@ def _opened(place: str) -> Iterator[Any]:
         raise SourceError(
             f"{place}: reading Parquet needs pyarrow: pip install 'verydeep[parquet]'"
         ) from error
-    with open_file(place) as file:
-        try:
-            yield ParquetFile(file)
-        except (ArrowException, OSError) as error:
-            raise SourceError(f"{place}: cannot be read as Parquet: {error}") from error
+    try:
+        with open_file(place) as file:
+            yield ParquetFile(file, page_checksum_verification=True)  # where it has checksums
+    except (ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno:  # the system's, not Arrow's
+            raise SourceError(f"{place}: cannot be read: {error.strerror}") from error
+        raise SourceError(f"{place}: cannot be read as Parquet: {error}") from error
 
 
 def _rows(place: str, columns: tuple[str, str], spool: Spool) -> Iterator[Found]:

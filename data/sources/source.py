@@ -1,6 +1,7 @@
 """What a source of labelled images gives to staging."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Protocol, get_args
@@ -8,6 +9,7 @@ from typing import Final, Literal, NamedTuple, Protocol, get_args
 from data.boxes import Annotation
 from data.sources.errors import SourceError as SourceError  # where sources look for it
 from data.sources.places import read_range
+from data.space import full_disk_told
 
 Split = Literal["train", "test"]
 SPLITS: Final[tuple[Split, ...]] = get_args(Split)
@@ -79,7 +81,11 @@ class ListedSource:
 
 
 class Spool:
-    """Image bytes appended to one file, for sources that offer no random access."""
+    """Image bytes appended to one file, for sources that offer no random access.
+
+    Raises:
+        NotEnoughSpace: the disk is full.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = str(path)
@@ -92,7 +98,8 @@ class Spool:
 
     def append(self, data: bytes) -> ByteRange:
         """Readable by others only after the spool is closed."""
-        self._file.write(data)
+        with self._full_disk_told():
+            self._file.write(data)
         location = ByteRange(self._path, self._offset, len(data))
         self._offset += len(data)
         return location
@@ -100,5 +107,10 @@ class Spool:
     def __enter__(self) -> "Spool":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._file.close()
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        # After an error what was not written yet does not matter, nor that it cannot be.
+        with self._full_disk_told() if kind is None else suppress(OSError):
+            self._file.close()
+
+    def _full_disk_told(self) -> AbstractContextManager[None]:
+        return full_disk_told(Path(self._path), "what the archive holds, unpacked")

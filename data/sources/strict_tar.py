@@ -86,8 +86,11 @@ def errors_named(place: str) -> Iterator[None]:
     try:
         yield
     except (tarfile.TarError, *DAMAGE) as error:
+        if isinstance(error, OSError) and error.errno:  # the system's, not a decompressor's
+            raise SourceError(f"{place}: cannot be read: {error.strerror}") from error
         raise SourceError(
-            f"{place}: cannot be read as .tar, .tar.gz, .tar.bz2 or .tar.xz: {error}"
+            f"{place}: cannot be read as .tar, .tar.gz, .tar.bz2 or .tar.xz: {error}: if it is "
+            "one, it is damaged or was not fetched to its end: fetch it again"
         ) from error
 
 

@@ -13,6 +13,7 @@ from data.sources.source import ListedSource
 from data.sources.table import SampleTable
 
 TEST_ONE_IN: Final = 10  # of the images of a tree without splits
+SPLIT_NAMES: Final = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 Classes = Mapping[str, "array[int]"]  # class name → positions of its files
 
@@ -35,8 +36,8 @@ def source_of_tree(tree: Tree, train_split: str, test_split: str) -> ListedSourc
     moves none of the others.
 
     Raises:
-        SourceError: one split is missing, a class is empty or in one split only, a file lies beside
-            the class folders.
+        SourceError: one split is missing or called otherwise, a class is empty or in one split
+            only, a file lies beside the class folders.
     """
     tree = _without_hidden(tree)
     splits = [split for split in (train_split, test_split) if _holds(tree, split)]
@@ -129,6 +130,11 @@ def _labelled(files: SampleTable, classes: Classes) -> SampleTable:
 
 def _split_by_content(tree: Tree) -> ListedSource:
     classes = _classes(tree, "")
+    if all(name.lower() in SPLIT_NAMES for name in classes):
+        raise SourceError(
+            f"{tree.origin}: its folders {some(sorted(classes))} are called as splits are, not as "
+            "classes: set data.train_split and data.test_split to two of them"
+        )
     samples = _labelled(tree.files, classes)
     train, test = array("q"), array("q")
     for position, sample in enumerate(samples):

@@ -75,7 +75,8 @@ def _root(tree: Tree) -> _Root:
         found = some(sorted(top or "its top folder" for top in tops)) or "none"
         raise SourceError(
             f"{tree.origin}: expected one folder with {IMAGES}, Annotations/ and ImageSets/, "
-            f"found {found}: name the archives of one year in data.archives"
+            f"found {found}: put the archives of one year there and name them in data.archives, "
+            "or unpack them there"
         )
     (top,) = tops
     files = {f.name.removeprefix(top): f for f in tree.files if f.name.startswith(top)}

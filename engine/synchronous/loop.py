@@ -12,6 +12,7 @@ from engine import checkpoint
 from engine.checkpoint import Checkpoint
 from engine.clipping import clip_
 from engine.coordinator_link import CoordinatorLink
+from engine.finite import require_finite_loss, require_finite_parameters
 from engine.loader import prefetched
 from engine.problem import Minibatch, Problem
 from engine.synchronous.averaging import Averager
@@ -120,6 +121,7 @@ class RankLoop:
         own = share.num_samples if share else 0
         weight = own / step.num_samples
         loss = self._averager.gradient_(self._parameters, payload, self._grad, weight)
+        require_finite_loss(loss, self._num_steps)
         clip_(self._grad, self._problem.layout, self._config.clip)
         for group in self._optimiser.param_groups:
             group["lr"] = self._rate * step.scale
@@ -155,6 +157,7 @@ class RankLoop:
             self._save(validate=validate, final=False)
 
     def _save(self, *, validate: bool, final: bool) -> None:
+        require_finite_parameters(self._parameters, self._num_steps)
         folder = checkpoint.partial_folder(self._spec.checkpoints, self._next_id)
         slots = slots_of(self._optimiser, self._parameters, self._config.rule)
         try:

@@ -9,7 +9,7 @@ from engine.config import LOOPBACK, ClusterConfig, SynchronousConfig
 from engine.dask_session import Session
 from engine.events import EventLog, Listener, ignore
 from engine.interruptible import interruptible
-from engine.problem import ProblemFactory
+from engine.problem import ProblemFactory, build
 from engine.result import TrainingResult
 from engine.start import full_identity, resume_or_begin
 from engine.synchronous.driver import SynchronousDriver
@@ -37,7 +37,7 @@ def train_synchronous(
             f"cluster.host={cluster.host}: gloo and nccl have no TLS, so synchronous training "
             f"stays on loopback ({', '.join(LOOPBACK)})"
         )
-    problem = factory()
+    problem = build(factory)
     whole = slice(0, problem.layout.size)
     identity = full_identity(identity, problem, 1, config.name)
     start = resume_or_begin(

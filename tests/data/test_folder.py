@@ -133,3 +133,10 @@ def test_a_wrong_tree_is_refused_naming_place_and_remedy(tree, what):
         read(tree)
     for part in [str(tree), *expected]:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("names", [("training", "validation"), ("Train", "Val", "Test")])
+def test_folders_called_as_splits_are_not_taken_for_classes(tmp_path, names):
+    files = {f"{name}/{kind}/0.jpg": b"x" for name in names for kind in ("cat", "dog")}
+    with pytest.raises(SourceError, match=r"folders \w+, \w+.* are called as splits .*train_split"):
+        folder_source(str(write_tree(tmp_path / "tree", files)), "train", "test", tmp_path)

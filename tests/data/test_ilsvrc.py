@@ -150,6 +150,16 @@ def test_another_number_of_classes_than_the_kit_says_is_refused(copy, mini, num_
         ilsvrc_source(str(copy), check_digests=False, work=copy)
 
 
+def test_a_blacklist_of_other_images_is_refused(copy):
+    (path,) = copy.glob("*blacklist.txt")
+    text = path.read_text()
+    path.unlink()
+    path.write_text(f"{text}1001\n")
+    line = len(text.splitlines()) + 1
+    with pytest.raises(SourceError, match=rf"blacklist.txt, line {line}: 1001 is the number of no"):
+        ilsvrc_source(str(copy), check_digests=False, work=copy)
+
+
 def test_missing_archives_are_named(copy):
     (copy / TRAIN).unlink()
     (copy / "ILSVRC2012_devkit_t12.tar.gz").unlink()

@@ -124,6 +124,13 @@ def test_odd_parquet_is_named(tmp_path):
     pq.write_table(pa.table({"image": [None], "label": [0]}), path)
     with pytest.raises(SourceError, match=r"parquet: row 0: expected up to"):
         opened(tmp_path / "pq", "parquet", **settings)
+    table = pa.table({"image": PICTURES, "label": [0] * len(PICTURES)})
+    pq.write_table(table, path, write_page_checksum=True, compression="none")
+    data = bytearray(path.read_bytes())
+    data[data.index(PICTURES[3]) + len(PICTURES[3]) // 2] ^= 1  # one bit of a picture
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match=r"parquet: cannot be read as Parquet: .*checksum"):
+        opened(tmp_path / "pq", "parquet", **settings)
     path.write_bytes(b"PAR1 no parquet PAR1")
     with pytest.raises(SourceError, match="cannot be read as Parquet"):
         opened(tmp_path / "pq", "parquet", **settings)

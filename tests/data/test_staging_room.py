@@ -1,21 +1,31 @@
 """Staging that cannot go on: what is missing, what lacks room, what need not be read twice."""
 
 import errno
+import gzip
+import io
 import os
 import shutil
+import zipfile
+from pathlib import Path
 
 import pytest
 
 import data.direct_file
+import data.sources.parquet
+import data.sources.strict_tar
 import data.staging
 from data.listing import LISTING
-from data.sources.registry import SOURCES, SPOOL
+from data.sources.registry import SOURCES, SPOOL, open_source
 from data.sources.source import SourceError, Spool
+from data.sources.table import TableWriter
 from data.space import NotEnoughSpace, require_space
 from data.staging import stage, staged_folder
 from data.tars import WORK
+from tests.data.miniature.archives import tarred
 from tests.data.pictures import contents, images_of, write_archive, write_tree
 from tests.data.staged import config_of
+from tests.data.test_caltech import FILES_101, NUMBERS
+from tests.data.test_shards import as_number, write_parquet, write_webdataset
 
 
 @pytest.mark.parametrize("source", [kind for kind in SOURCES if kind != "builtin"])
@@ -134,3 +144,71 @@ def test_an_archive_that_changed_is_unpacked_again(killed, tmp_path):
     config, root = killed
     write_archive(tmp_path / "pets.tar.gz", images_of(num_train=11), "w:gz")
     assert sum(entry.num_samples for entry in stage(config, root).manifest.train) == 22
+
+
+def compressed_archive(folder):
+    return config_of(write_archive(folder / "pets.tar.gz", images_of(), "w:gz"), "archive")
+
+
+def compressed_webdataset(folder):
+    write_webdataset(folder / "wds", as_number, ["train-0.tar.gz", "test-0.tar.gz"])
+    return config_of(folder / "wds", "webdataset")
+
+
+def parquet(folder):
+    write_parquet(folder / "hf", [0, 1, 2])
+    return config_of(folder / "hf", "parquet", test_split="validation")
+
+
+def zipped_caltech(folder):
+    path = folder / "caltech-101.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("101_ObjectCategories.tar.gz", gzip.compress(tarred(FILES_101)))
+    return config_of(path, "caltech101", **NUMBERS)
+
+
+@pytest.mark.parametrize(
+    "kind", [compressed_archive, compressed_webdataset, parquet, zipped_caltech]
+)
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_disk_that_fills_up_while_an_archive_is_unpacked_is_told_as_such(
+    tmp_path, monkeypatch, kind, buffered
+):
+    config, work = kind(tmp_path), tmp_path / "work"
+    work.mkdir()
+    (work / SPOOL).symlink_to("/dev/full")
+    if not buffered:
+        opens = Path.open
+        monkeypatch.setattr(Path, "open", lambda path, mode: opens(path, mode, buffering=0))
+    with pytest.raises(NotEnoughSpace, match=rf"^{work}/{SPOOL}: its disk is full, .*paths.staged"):
+        open_source(config, work)
+
+
+def test_a_disk_that_is_full_before_the_first_tar_is_left_as_it_was(tmp_path, monkeypatch):
+    def full(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(TableWriter, "append", full)
+    config = config_of(write_tree(tmp_path / "tree", images_of()))
+    with pytest.raises(NotEnoughSpace, match="its disk is full, while the list of images is"):
+        stage(config, tmp_path / "staged")
+    assert not list((tmp_path / "staged").glob("*-*"))
+
+
+class FailingFile(io.FileIO):
+    """Cannot be read behind its first bytes."""
+
+    def read(self, size=-1):
+        if self.tell() > 8:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().read(size)
+
+
+@pytest.mark.parametrize("kind", [compressed_archive, compressed_webdataset, parquet])
+def test_a_disk_that_cannot_be_read_is_not_taken_for_a_damaged_archive(tmp_path, monkeypatch, kind):
+    config = kind(tmp_path)
+    (tmp_path / "work").mkdir()
+    monkeypatch.setattr(data.sources.strict_tar, "open_file", FailingFile)
+    monkeypatch.setattr(data.sources.parquet, "open_file", FailingFile)
+    with pytest.raises(SourceError, match=rf"^{tmp_path}.*: cannot be read: Input/output error$"):
+        open_source(config, tmp_path / "work")

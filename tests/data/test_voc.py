@@ -150,7 +150,7 @@ def test_each_person_who_acts_is_a_sample_with_a_box(kit_2012):
         ({"Annotations/000005.xml": b"<html/>"}, r"000005.xml', line 1: starts with <html>"),
         ({"JPEGImages/000005.jpg": None}, r"no JPEGImages/000005.jpg, though it is listed"),
         ({"ImageSets/Main/test.txt": None}, r"holds no ImageSets/Main/test.txt"),
-        ({"VOC2012/JPEGImages/1.jpg": b""}, r"found VOC2012/, its top folder: name the archives"),
+        ({"VOC2012/JPEGImages/1.jpg": b""}, r"found VOC2012/, its top folder: put the archives of"),
     ],
 )
 def test_what_is_missing_or_odd_is_named(tmp_path, change, message):

@@ -1,5 +1,7 @@
 """The baseline: one plain torch loop, with checkpoints that it resumes from to the same bits."""
 
+import itertools
+import math
 import threading
 import time
 from pathlib import Path
@@ -11,8 +13,10 @@ from engine import checkpoint, single
 from engine.checkpoint import CheckpointMismatchError
 from engine.config import DownpourConfig, MomentumConfig, SingleConfig
 from engine.inprocess import train_in_process
+from engine.instructions import RunFailedError
 from engine.ledger import Ledger
 from engine.single import train_single
+from engine.torch_problem import TorchProblem
 from tests.engine.problems import NUM_SAMPLES, RULES, UNIT_SIZES, classifier, rule_name
 from tests.engine.rows import Listener, Meddler, StoppedByTestError, When, in_file, stop
 
@@ -150,3 +154,46 @@ def test_a_problem_without_samples_is_refused_before_anything_is_written(tmp_pat
     with pytest.raises(ValueError, match="no training sample"):
         train_single(lambda: problem, config(), tmp_path, IDENTITY)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (classifier(), r"got a TorchProblem for the problem's factory: want a function"),
+        (lambda: None, r"the factory gave None: want an engine.problem.Problem"),
+    ],
+)
+def test_a_factory_that_is_none_is_refused(tmp_path, factory, message):
+    with pytest.raises(TypeError, match=message):
+        train_single(factory, config(), tmp_path, IDENTITY)
+
+
+def poisoned(value: float) -> TorchProblem:
+    """The classifier; from its tenth step on the gradient is NaN, and the loss is `value`."""
+    problem, calls = classifier(), itertools.count()
+    plain = problem.gradient_
+
+    def gradient_(parameters, payload, grad):
+        loss = plain(parameters, payload, grad)
+        if next(calls) < 9:
+            return loss
+        grad.fill_(math.nan)
+        return value
+
+    problem.gradient_ = gradient_
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (math.nan, r"step 9: the loss is nan: .*Lower the learning rate"),
+        (1.0, r"step 10: 83 of 83 parameters are NaN or infinite: .*Lower the learning rate"),
+    ],
+)
+def test_numbers_that_are_lost_end_the_run_and_reach_no_checkpoint(tmp_path, loss, message):
+    with pytest.raises(RunFailedError, match=message):
+        train_single(lambda: poisoned(loss), config(checkpoint_every_s=1e-9), tmp_path, IDENTITY)
+    newest = checkpoint.read(max((tmp_path / "checkpoints").glob("[0-9]" * 6)))
+    assert newest.num_steps == 9
+    assert newest.read_parameters().isfinite().all()

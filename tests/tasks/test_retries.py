@@ -23,6 +23,8 @@ def some_task() -> None:
         (RuntimeError("a worker was lost"), True),
         (SourceError("cat.png is empty"), False),
         (FileNotFoundError("no such archive"), False),
+        (PermissionError(13, "Permission denied"), False),
+        (NotADirectoryError(20, "Not a directory"), False),
     ],
 )
 def test_what_may_pass_is_tried_again_and_bad_input_is_not(error: Exception, again: bool) -> None:
