@@ -164,7 +164,7 @@ def zipped_caltech(folder):
     path = folder / "caltech-101.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("101_ObjectCategories.tar.gz", gzip.compress(tarred(FILES_101)))
-    return config_of(path, "caltech101", **NUMBERS)
+    return config_of(path, "caltech101", check_digests=False, **NUMBERS)
 
 
 @pytest.mark.parametrize(
@@ -196,10 +196,13 @@ def test_a_disk_that_is_full_before_the_first_tar_is_left_as_it_was(tmp_path, mo
 
 
 class FailingFile(io.FileIO):
-    """Cannot be read behind its first bytes."""
+    """Can be read once."""
+
+    num_reads = 0
 
     def read(self, size=-1):
-        if self.tell() > 8:
+        self.num_reads += 1
+        if self.num_reads > 1:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return super().read(size)
 

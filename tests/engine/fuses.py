@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from engine.torch_problem import TorchProblem
-from tests.engine.problems import classifier
+from tests.engine.problems import classifier, network
 
 #: After how many gradients in one process which signal goes off.
 FUSES = {"SIGKILL": 20, "SIGSTOP": 60}
@@ -72,6 +72,13 @@ def poisoned(folder: str, driver: int, pause_s: float) -> TorchProblem:
     if os.getpid() != driver and _mine(Path(folder) / "poison"):
         problem.gradient_ = lambda parameters, payload, grad: float(grad.fill_(math.nan)[0])
     return problem
+
+
+def hopeless() -> TorchProblem:
+    """The classifier, of which one weight is NaN."""
+    module = network()
+    next(module.parameters()).data[0, 0] = math.nan
+    return classifier(module)
 
 
 def deadly(driver: int) -> TorchProblem:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -147,6 +148,8 @@ class ProcessRun:
         self._lock = threading.Lock()
         #: Role and index -> where the next processes of that role shall stop, one after another.
         self.stops: dict[tuple[str, int], list[Stop]] = {}
+        #: Role and index -> where its processes find the coordinator, if not where it is.
+        self.coordinators: dict[tuple[str, int], tuple[str, int]] = {}
 
     def start_all(self) -> None:
         """Every shard and every replica; from now on dead ones are replaced."""
@@ -162,7 +165,9 @@ class ProcessRun:
             stops = self.stops.get((role, index), [])
             stop = stops.pop(0) if stops else None
             target = shard_process if role == "shard" else replica_process
-            arguments = (self.run.spec, index, self.run.config, stop, self._small_blocks)
+            coordinator = self.coordinators.get((role, index), self.run.spec.coordinator)
+            spec = replace(self.run.spec, coordinator=coordinator)
+            arguments = (spec, index, self.run.config, stop, self._small_blocks)
             process = self._context.Process(target=target, args=arguments, daemon=True)
             process.start()
             self._processes[role, index] = process

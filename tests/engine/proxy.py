@@ -108,6 +108,7 @@ class Proxy:
                 if not replies:
                     self.passed += data
                 _send(sink, data)
+        self._open[replies].wait()  # that a connection has ended does not get through either
         for sock in (source, sink):
             _end(sock)
 

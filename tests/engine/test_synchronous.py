@@ -27,7 +27,7 @@ from engine.synchronous.plan import Plan
 from engine.synchronous.train import train_synchronous
 from engine.torch_optimiser import torch_optimiser
 from tasks.cluster import open_cluster
-from tests.engine.fuses import broken, poisoned, slow
+from tests.engine.fuses import broken, hopeless, slow
 from tests.engine.problems import NUM_SAMPLES, classifier
 from tests.engine.rows import Listener, Meddler, Row, StoppedByTestError, When, in_file, stop
 from tests.engine.written import by_hand
@@ -185,6 +185,5 @@ def test_a_rank_that_cannot_build_its_problem_ends_the_run_with_its_error(client
 
 
 def test_a_loss_that_is_no_number_ends_the_run(client, tmp_path):
-    factory = functools.partial(poisoned, str(tmp_path), os.getpid(), 0.0)
     with pytest.raises(RunFailedError, match=r"replica-\d-\w+ failed: .*step 0: the loss is nan"):
-        train_synchronous(client, factory, config(), cluster(2), tmp_path, {})
+        train_synchronous(client, hopeless, config(), cluster(2), tmp_path, {})
