@@ -1,4 +1,4 @@
-"""What an experiment sets for its own algorithm or rule does not count for another one chosen."""
+"""What an experiment sets for its own choices does not count for others, chosen by the user."""
 
 import copy
 from collections.abc import Iterable
@@ -33,6 +33,14 @@ def for_chosen(composed: Composed) -> Composed:
             gone += [f"algorithm.rule.{name}" for name in _drop_foreign(algorithm.rule, _RULES)]
     keys = (key for key in composed.keys if not any(overlap(key, other) for other in gone))
     return Composed(settings, composed.choices, frozenset({*keys, "algorithm"}))
+
+
+def with_section(composed: Composed, section: str, other: Composed) -> Composed:
+    """`composed` with a section as `other` has it."""
+    settings: Any = copy.deepcopy(composed.settings)
+    with open_dict(settings):
+        settings[section] = copy.deepcopy(other.settings[section])
+    return composed._replace(settings=settings)
 
 
 def _drop_foreign(section: Any, known: dict[str, set[str]]) -> list[str]:

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 
 from conf.compose import Composed, Composer, composer, config_names
 from conf.errors import ConfigurationError, Faults
-from conf.fitting import for_chosen
+from conf.fitting import for_chosen, with_section
 from conf.origin import Blame
 from conf.overrides import RefusedOverride, check_choice, check_form, check_setting, parse
 from conf.schema import RunConfig
@@ -44,6 +44,8 @@ WITHOUT_EFFECT: Final = (
 
 #: Groups whose choice makes what an experiment sets for another member of them void.
 _KINDS = ("algorithm", "algorithm/rule")
+#: Groups whose choice makes all that an experiment sets in them void.
+_WHOLE = ("transfer",)
 
 
 def load(config_name: str = "config", overrides: Sequence[str] = ()) -> RunConfig:
@@ -107,16 +109,25 @@ def _sound(
 
 def _compose(conf: Composer, overrides: dict[int, Override], faults: Faults) -> Composed:
     lines = [overrides[place].input_line or "" for place in sorted(overrides)]
+    chosen = {override.key_or_group for override in overrides.values()}
     try:
         composed = conf.compose(lines)
+        for group in chosen.intersection(_WHOLE):
+            places = [p for p in sorted(overrides) if _within(overrides[p].key_or_group, group)]
+            own = [overrides[place].input_line or "" for place in places]
+            plain = conf.compose([*own, "experiment=none"])
+            composed = with_section(composed, group, plain)
     except HydraException as error:
         # What our own checks let through: Hydra's first complaint is the last of ours.
         reason = f"{error}: {error.__cause__}" if error.__cause__ else str(error)
         faults.add(f"overrides {lines}: {' '.join(reason.split())}", len(overrides))
         faults.raise_if_any()
         raise
-    chosen = any(override.key_or_group in _KINDS for override in overrides.values())
-    return for_chosen(composed) if chosen else composed
+    return for_chosen(composed) if chosen.intersection(_KINDS) else composed
+
+
+def _within(key: str, group: str) -> bool:
+    return key == group or key.startswith(f"{group}.")
 
 
 def config_digest(config: RunConfig) -> str:

@@ -40,7 +40,9 @@ def train_downpour(
         factory: builds the problem; called here, and in each replica's process.
         folder: of the run; gets `checkpoints/` and `events.jsonl`. Training goes on from the
             newest checkpoint there, and returns at once when the final one is there.
-        identity: what makes this run this run; a checkpoint that differs is refused.
+        identity: what makes this run this run; a checkpoint that differs is refused. The engine
+            adds the parameters' layout, the algorithm and the number of shards, but no setting:
+            put in what must not change, or `folder` goes on, or is finished, with other ones.
 
     Raises:
         CheckpointMismatchError: `folder` holds a run of another identity.

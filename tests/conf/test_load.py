@@ -45,6 +45,20 @@ def test_another_algorithm_keeps_what_it_shares_with_that_of_the_experiment():
     assert single.schedule == demo.schedule
 
 
+@pytest.mark.parametrize(
+    ("overrides", "datasets"),
+    [
+        ([], ("digits",)),
+        (["transfer=none"], ()),
+        (["experiment=mixed", "transfer=none"], ()),
+        (["transfer=none", "transfer.datasets=[animal-mnist]"], ("animal-mnist",)),
+        (["transfer=small"], load(overrides=["experiment=demo"]).transfer.datasets),
+    ],
+)
+def test_a_choice_of_transfer_goes_before_what_the_experiment_sets_in_it(overrides, datasets):
+    assert load(overrides=overrides).transfer.datasets == datasets
+
+
 @pytest.mark.parametrize("key", ["algorithm.warm_start.steps=5", "algorithm.n_push=2"])
 def test_settings_that_the_chosen_algorithm_lacks_are_refused(key):
     with pytest.raises(ConfigurationError, match="is no setting of algorithm=single"):
