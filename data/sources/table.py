@@ -4,6 +4,7 @@ import json
 import struct
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -202,8 +203,9 @@ class TableWriter:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._rows.close()
-        self._text.close()
+        for file in (self._rows, self._text):
+            with suppress(OSError):  # what is written has been flushed, or is of no use any more
+                file.close()
 
     def _number(self, path: str, archive: str, name: str) -> int:
         """Places are told apart by number; files that are called as their images share one."""
