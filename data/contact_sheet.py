@@ -13,6 +13,7 @@ from data.decode import decode_rgb, smallest_scale
 from data.manifest import read_manifest
 from data.sources.source import SPLITS, Split
 from data.staged_tar import StagedTar, opened_tar
+from data.told import told
 
 PICTURE_SIDE: Final = 96  # pixels
 CAPTION_HEIGHT: Final = 14
@@ -26,6 +27,8 @@ def contact_sheet(
     """Show the images of one staged tar in its order, each with its class name below."""
     manifest = read_manifest(folder)
     entries = manifest.train if split == "train" else manifest.test
+    if tar >= len(entries):
+        raise ValueError(f"{folder}: has {len(entries)} {split} tars: tar {tar} is none of them")
     with opened_tar(folder, entries[tar]) as (staged, file):
         labels = staged.labels[:max_images].tolist()
         rows = -(-len(labels) // columns)
@@ -63,7 +66,8 @@ def main(arguments: list[str]) -> None:
     split, _, number = tar.stem.rpartition("-")
     if split not in SPLITS or not number.isdigit():
         sys.exit(f"{tar}: expected the name of a staged tar, as train-000000.tar")
-    contact_sheet(tar.parent, split, int(number), COLUMNS).save(arguments[1])
+    with told():
+        contact_sheet(tar.parent, split, int(number), COLUMNS).save(arguments[1])
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from data.sources.errors import SourceError
 from data.sources.places import inside, is_file, normal, read_range
 from data.staged_tar import DamagedTar, check_bytes
 from data.tars import WORK
+from data.told import told
 
 MAX_MANIFEST_BYTES: Final = 1 << 30
 TAR_NAME: Final = re.compile(r"(train|test)-\d{6}\.tar")
@@ -106,7 +107,7 @@ def _is_there(folder: Path, entry: TarEntry) -> bool:
 
 def main(arguments: list[str]) -> None:
     """Fetch all, or with a third argument, the cache's GB, each tar when it is due."""
-    try:
+    with told():
         match arguments:
             case [url, staged]:
                 print(fetch_staged(url, Path(staged)))
@@ -114,8 +115,6 @@ def main(arguments: list[str]) -> None:
                 print(use_in_place(url, Path(staged), int(gigabytes) * 10**9))
             case _:
                 sys.exit("usage: python -m data.fetch URL STAGED [GB of cache]")
-    except (SourceError, ManifestError, DamagedTar) as error:
-        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,7 @@ from data.manifest import (
     read_manifest,
     write_manifest,
 )
-from data.plan import TarPlan, plan_tars
+from data.plan import Plans, TarPlan, plan_tars
 from data.publish import remove_partials
 from data.sole_writer import sole_writer
 from data.sources.fingerprint import MISSING, fingerprint
@@ -63,16 +63,19 @@ def stage(
     config: DataConfig,
     root: Path,
     run_parallel: RunParallel = serially,
-    rewrite: Set[str] = frozenset(),
+    rewrite: Set[str] | None = None,
 ) -> StagingResult:
-    """Stage a data set below `root`, or do what is left of it.
+    """Stage a data set below `root`, or do what is left of it; repair it, if `rewrite` is given.
 
     The tars are planned first; `run_parallel` may make them anywhere that sees the same paths, in
     any order, twice if need be. The manifest comes last and says that all is done: with it in
     place, a rerun looks only at the tars' sizes. A tar that is missing, cut or named in `rewrite`
-    is made again, finished ones stay. Any two runs on the same source give the same bytes. Only
-    one process stages a folder at a time; a second one waits. Staging that is refused before a tar
-    was finished leaves nothing behind; finished ones are kept for the next attempt.
+    is made again, finished ones stay. A repair takes a source that was fetched again, or put back,
+    for the one that was staged, if it lists the same images and each tar has its bytes again.
+
+    Any two runs on the same source give the same bytes. Only one process stages a folder at a time;
+    a second one waits. Staging that is refused before a tar was finished leaves nothing behind;
+    finished ones are kept for the next attempt.
 
     Raises:
         SourceError: the source is unusable, changed since it was staged, or holds more bad images
@@ -87,11 +90,12 @@ def stage(
     with sole_writer(folder):
         manifest = read_manifest(folder) if (folder / MANIFEST).exists() else None
         if manifest is not None:
-            _require_same_source(manifest, config, folder)
+            same = fingerprint(config) in (manifest.fingerprint, MISSING)  # it may go, once staged
+            if not same and rewrite is None:
+                raise SourceError(_changed(manifest, config, folder))
             _require_few_bad(manifest.quarantined, _num_images(manifest), config)
-            if not rewrite and (
-                is_elsewhere(folder) or all(_is_whole(folder / e.file, e) for e in manifest.entries)
-            ):
+            whole = all(_is_whole(folder / entry.file, entry) for entry in manifest.entries)
+            if not rewrite and (is_elsewhere(folder) or (same and whole)):
                 shutil.rmtree(folder / WORK, ignore_errors=True)  # whoever published may have died
                 return StagingResult(folder, manifest, 0, len(manifest.entries))
         return _stage(config, folder, manifest, run_parallel, rewrite)
@@ -102,7 +106,7 @@ def _stage(
     folder: Path,
     manifest: Manifest | None,
     run_parallel: RunParallel,
-    rewrite: Set[str],
+    rewrite: Set[str] | None,
 ) -> StagingResult:
     work = folder / WORK
     work.mkdir(exist_ok=True)
@@ -110,10 +114,14 @@ def _stage(
     remove_partials(work)
     try:
         state = fingerprint(config)
-        listing = kept_listing(work, state) or _listed(config, work, state)
+        repaired = manifest if rewrite is not None else None
+        known = repaired.fingerprint if repaired else state
+        listing = kept_listing(work, known) or _listed(config, work, known)
         plans = plan_tars(listing, config.staging, folder, work)
         every = [plan for split in SPLITS for plan in plans[split]]
-        todo, kept = _sorted_out(every, manifest, rewrite)
+        todo, kept = _sorted_out(every, manifest, rewrite or frozenset())
+        if repaired and not {plan.path.name for plan in todo} <= _due(repaired, folder, rewrite):
+            raise SourceError(_changed(repaired, config, folder))
         require_space(folder, sum(plan.num_bytes for plan in todo))
         num_images = sum(plan.num_samples for plan in every)
         entries = list(_tolerated(chain(kept, run_parallel(write_tar, todo)), num_images, config))
@@ -123,6 +131,10 @@ def _stage(
             _remove(folder)
         raise
     _require_same_bytes(manifest, entries, folder)
+    if known != state:
+        listing = replace(listing, fingerprint=state)
+        plans = plan_tars(listing, config.staging, folder, work)
+        entries = _planned_by(plans, entries)
     manifest = manifest_of(config, _staging_digest(config), listing, work, plans, entries)
     write_manifest(folder, manifest)
     shutil.rmtree(work)
@@ -203,13 +215,24 @@ def _require_few_bad(bad: Sequence[Quarantined], num_images: int, config: DataCo
         )
 
 
-def _require_same_source(manifest: Manifest, config: DataConfig, folder: Path) -> None:
-    state = fingerprint(config)
-    if state not in (manifest.fingerprint, MISSING):  # the original may go once it is staged
-        raise SourceError(
-            f"{origin(config)}: changed after it was staged: it was {manifest.fingerprint}, now it "
-            f"is {state}: delete {folder} to stage it again, or give it another data.name"
-        )
+def _changed(manifest: Manifest, config: DataConfig, folder: Path) -> str:
+    return (
+        f"{origin(config)}: changed after it was staged: it was {manifest.fingerprint}, now it is "
+        f"{fingerprint(config)}: if it was only fetched again or put back, python -m flows.stage "
+        f"--repair takes it; else delete {folder} to stage it again, or give it another data.name"
+    )
+
+
+def _due(manifest: Manifest, folder: Path, rewrite: Set[str] | None) -> set[str]:
+    """The tars that a repair may write: those it is told of, and those that are not whole."""
+    cut = (entry.file for entry in manifest.entries if not _is_whole(folder / entry.file, entry))
+    return {*(rewrite or ()), *cut}
+
+
+def _planned_by(plans: Plans, entries: Iterable[TarEntry]) -> list[TarEntry]:
+    """Entries of tars as they are, which these plans would make too."""
+    digests = {plan.path.name: plan.digest for split in SPLITS for plan in plans[split]}
+    return [replace(entry, plan_digest=digests[entry.file]) for entry in entries]
 
 
 def _num_images(manifest: Manifest) -> int:

@@ -1,8 +1,9 @@
 """The contact sheet shows each image of a tar in its place."""
 
 import numpy as np
+import pytest
 
-from data.contact_sheet import CAPTION_HEIGHT, GAP, PICTURE_SIDE, contact_sheet
+from data.contact_sheet import CAPTION_HEIGHT, GAP, PICTURE_SIDE, contact_sheet, main
 from data.test_images import TestReader
 
 
@@ -21,3 +22,18 @@ def test_each_image_has_its_place_in_rows(pets):
 def test_unused_places_stay_white(pets):
     sheet = contact_sheet(pets, "test", 0, columns=4)
     assert sheet.getpixel((sheet.width - PICTURE_SIDE, sheet.height - PICTURE_SIDE)) == (255,) * 3
+
+
+@pytest.mark.parametrize(
+    ("tar", "picture", "message"),
+    [
+        ("train-000000.tar", "a/b.png", r"error: .*No such file or directory: '.*/a/b.png'"),
+        ("train-000000.tar", "b.xyz", r"error: unknown file extension: .xyz"),
+        ("test-000009.tar", "b.png", r"error: .*: has \d test tars: tar 9 is none of them"),
+        ("no/train-000000.tar", "b.png", r"error: .*no/manifest.json: no such file"),
+        ("notes.txt", "b.png", r"notes.txt: expected the name of a staged tar"),
+    ],
+)
+def test_the_command_ends_with_one_message(pets, tmp_path, tar, picture, message):
+    with pytest.raises(SystemExit, match=message):
+        main([str(pets / tar), str(tmp_path / picture)])

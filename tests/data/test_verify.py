@@ -1,5 +1,6 @@
 """Damage anywhere in staged tars is found, named, and mended with the same bytes."""
 
+import os
 import random
 import shutil
 
@@ -9,7 +10,7 @@ from data.manifest import read_manifest
 from data.sources.source import SourceError
 from data.staging import stage
 from data.verify import damaged_tars
-from tests.data.pictures import contents, images_of, write_tree
+from tests.data.pictures import contents, images_of, write_archive, write_tree
 from tests.data.staged import config_of
 
 
@@ -106,5 +107,36 @@ def test_repair_needs_the_source(tmp_path):
     shutil.rmtree(tree)
     before = contents(folder)
     with pytest.raises(SourceError, match="does not exist"):
+        stage(config, tmp_path, rewrite={"train-000000.tar"})
+    assert {n: d for n, d in contents(folder).items() if n in before} == before
+
+
+@pytest.mark.parametrize("damaged", [set(), {"train-000001.tar"}])
+def test_a_repair_takes_a_source_that_was_fetched_again(tmp_path, damaged):
+    archive = write_archive(tmp_path / "pets.tar", images_of())
+    config = config_of(archive, "archive")
+    folder = stage(config, tmp_path).folder
+    tars = {name: data for name, data in contents(folder).items() if name.endswith(".tar")}
+    os.utime(archive, (1, 1))
+    with pytest.raises(SourceError, match=r"pets.tar: changed after it was staged: .*--repair"):
+        stage(config, tmp_path)
+    for name in damaged:
+        flip(folder / name, 9000)
+    result = stage(config, tmp_path, rewrite=damaged)
+    assert result.tars_written == len(damaged)
+    assert {name: contents(folder)[name] for name in tars} == tars
+    assert stage(config, tmp_path).tars_written == 0  # it is the source from now on
+    flip(folder / "train-000000.tar", 9000)
+    assert stage(config, tmp_path, rewrite={"train-000000.tar"}).tars_written == 1
+    assert {name: contents(folder)[name] for name in tars} == tars
+
+
+def test_a_repair_does_not_take_a_source_with_other_images(tmp_path):
+    archive = write_archive(tmp_path / "pets.tar", images_of())
+    config = config_of(archive, "archive")
+    folder = stage(config, tmp_path).folder
+    before = contents(folder)
+    write_archive(archive, images_of(num_train=9))
+    with pytest.raises(SourceError, match=f"changed after it was staged: .* else delete {folder}"):
         stage(config, tmp_path, rewrite={"train-000000.tar"})
     assert {n: d for n, d in contents(folder).items() if n in before} == before
