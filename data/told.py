@@ -11,4 +11,4 @@ def told() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        sys.exit("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]))
+        sys.exit("\n".join([str(error), *getattr(error, "__notes__", ())]))
