@@ -15,7 +15,6 @@ import data.sources.parquet
 import data.sources.strict_tar
 import data.staging
 from data.listing import LISTING
-from data.sources import table
 from data.sources.registry import SOURCES, SPOOL, open_source
 from data.sources.source import SourceError, Spool
 from data.sources.table import TableWriter
@@ -181,7 +180,6 @@ def test_a_disk_that_fills_up_while_an_archive_is_unpacked_is_told_as_such(
     if not buffered:
         opens = Path.open
         monkeypatch.setattr(Path, "open", lambda path, mode: opens(path, mode, buffering=0))
-        monkeypatch.setattr(table, "_unnamed", lambda _: opens(Path("/dev/full"), "w+b"))
     with pytest.raises(NotEnoughSpace, match=rf"^{work}/{SPOOL}: its disk is full, .*paths.staged"):
         open_source(config, work)
 

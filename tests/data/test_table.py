@@ -1,5 +1,6 @@
 """Samples kept in files: what is read is what was appended, whichever part is looked at."""
 
+import functools
 import random
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 import data.sources.table
 from data.boxes import Annotation, Box
 from data.sources.source import ByteRange, SourceSample
-from data.sources.table import SampleTable, open_table
+from data.sources.table import SampleTable, TableWriter, open_table
 
 ANNOTATIONS = [
     None,
@@ -97,3 +98,16 @@ def test_an_empty_table_has_nothing(tmp_path):
     assert (len(table), list(table), list(table.names())) == (0, [], [])
     with pytest.raises(IndexError):
         table[0]
+
+
+def test_what_cannot_be_written_any_more_hides_no_other_error(tmp_path, monkeypatch):
+    full = functools.partial(open, "/dev/full", "w+b")
+    monkeypatch.setattr(data.sources.table, "_unnamed", lambda _: full())
+
+    def fail():
+        with TableWriter(tmp_path) as writer:
+            writer.extend(samples_of(1))
+            raise KeyError("first")
+
+    with pytest.raises(KeyError, match="first"):
+        fail()

@@ -66,7 +66,7 @@ def test_a_shard_that_is_parted_from_the_coordinator_is_replaced_and_both_never_
 def test_a_replica_that_is_parted_from_the_coordinator_is_fenced_and_joins_again(
     tmp_path, elsewhere
 ):
-    """It reaches the shards all the time, which refuse it from then on."""
+    """It has finished its lease by then, though it reaches the shards all the time."""
     heard, role = Listener(), ("replica", 0)
     with parted_run(tmp_path, heard, role) as run:
 
