@@ -12,6 +12,7 @@ from typing import IO, Any, Final, cast
 
 from data.sources.digests import Digest
 from data.sources.errors import SourceError
+from data.sources.plain_tar import Extent
 
 # Python's gzip also reads what pigz writes and checks the CRC; tarfile's own "r|gz" does neither.
 UNPACKERS: Final[dict[bytes, Callable[[Any], Any]]] = {
@@ -77,6 +78,16 @@ class Window:
         data = self._stream.read(left if size < 0 else min(size, left))
         self._position += len(data)
         return data
+
+    @property
+    def extent(self) -> Extent | None:
+        """The part of a file on a disk that this is; None for what lies elsewhere."""
+        outer = self._stream.extent if isinstance(self._stream, Window) else self._file_extent()
+        return outer and Extent(outer.descriptor, outer.start + self._start, self._num_bytes)
+
+    def _file_extent(self) -> Extent | None:
+        is_local = isinstance(self._stream, io.BufferedReader)
+        return Extent(self._stream.fileno(), 0, self._num_bytes) if is_local else None
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         assert whence == io.SEEK_SET

@@ -1,30 +1,25 @@
 """Reading tars of unknown origin in one pass: any doubt is an error, nothing is extracted."""
 
-import re
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, Final, NamedTuple, Self, cast
+from functools import partial
+from typing import IO, Any, Final, NamedTuple, Self, cast
 
 from data.sources.digests import Digest
 from data.sources.errors import SourceError
 from data.sources.name_set import NameSet
 from data.sources.places import open_file
+from data.sources.plain_tar import MAX_MEMBER_BYTES, Extent, plain_files
 from data.sources.streams import DAMAGE, Window, unpacked, unpacker_of
+from data.tar_format import BLOCK_BYTES, member_bytes
 
-MAX_MEMBER_BYTES: Final = 1 << 26  # no image is larger; a lying header could claim exabytes
 MAX_INNER_BYTES: Final = 1 << 34  # of a tar inside a tar, which is never held in memory
 MAX_EXTENSION_BYTES: Final = 1 << 20  # long names and the like, which tarfile reads into memory
 MAX_EMPTY_FILES: Final = 1000
 MAX_FOLDERS: Final = 100_000
 READ_BYTES: Final = 1 << 20
 TAR: Final = ".tar"
-# A regular file's header block. No prefix, no link, no byte beyond ASCII in its name.
-PLAIN_HEADER: Final = re.compile(
-    rb"(?P<name>[\x20-\x7e]{1,100})\0*(?<=^.{100})[0-7\0 ]{24}(?P<size>[0-7]{11})[\0 ][0-7\0 ]{12}"
-    rb"(?P<checksum>[0-7]{6})[\0 ]{2}0\0{100}ustar.{83}\0{167}\Z",
-    re.DOTALL,
-)
 
 
 class Member(NamedTuple):
@@ -100,6 +95,7 @@ def _members(
     """`levels`: how deep tars are opened; None: they are files like others."""
     seen = NameSet()
     limits = _Limits()
+    extent = stream.extent if isinstance(stream, Window) else None
     with tarfile.open(fileobj=stream, mode="r:", tarinfo=_StrictTarInfo) as tar:
         while (info := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]  # it would keep all, 1 kB each
@@ -113,8 +109,23 @@ def _members(
             if is_inner:
                 yield from _inner_members(stream, info, place, offset, levels, f"{outer}{name}")
             else:
-                read = _Reader(place, stream, info)
+                read = partial(_data, place, stream, name, info.offset_data, info.size)
                 yield Member(outer + name, info.isdir(), offset, info.size, read)
+            if extent is not None and not tar.pax_headers:  # those hold for all that follow
+                for at, name, size in _plain_members(tar, extent):
+                    if not seen.add(name):
+                        where = f"member {outer + name!r} at offset {start + at}"
+                        raise SourceError(f"{place}: {where}: comes twice in the archive")
+                    at += BLOCK_BYTES
+                    read = partial(_data, place, stream, name, at, size)
+                    yield Member(outer + name, False, start + at, size, read)
+
+
+def _plain_members(tar: Any, extent: Extent) -> Iterator[tuple[int, str, int]]:
+    """The plain files that come next; tarfile goes on behind them."""
+    for header_at, name, num_bytes in plain_files(extent, tar.offset):
+        tar.offset = header_at + member_bytes(num_bytes)
+        yield header_at, name, num_bytes
 
 
 def _inner_members(
@@ -152,18 +163,13 @@ class _Limits:
             raise SourceError(f"{where}: is the archive's folder number {self._num_folders}")
 
 
-class _Reader:
-    """Reads a member's data; the stream stands at its start when the member is yielded."""
-
-    def __init__(self, place: str, stream: IO[bytes], info: tarfile.TarInfo) -> None:
-        self._place, self._stream, self._info = place, stream, info
-
-    def __call__(self) -> bytes:
-        with errors_named(self._place):  # again: the caller reads outside the generator's frame
-            data = self._stream.read(self._info.size)
-            if len(data) != self._info.size:
-                raise EOFError(f"the archive ends inside member {self._info.name!r}")
-            return data
+def _data(place: str, stream: IO[bytes], name: str, at: int, num_bytes: int) -> bytes:
+    with errors_named(place):  # again: the caller reads outside the generator's frame
+        stream.seek(at)
+        data = stream.read(num_bytes)
+        if len(data) != num_bytes:
+            raise EOFError(f"the archive ends inside member {name!r}")
+        return data
 
 
 def _safe_name(info: tarfile.TarInfo, where: str, max_bytes: int) -> str:
@@ -182,25 +188,11 @@ def _safe_name(info: tarfile.TarInfo, where: str, max_bytes: int) -> str:
 class _StrictTarInfo(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        info = cls._of_plain_header(buf) or super().frombuf(buf, encoding, errors)
+        info = super().frombuf(buf, encoding, errors)
         regular = MAX_INNER_BYTES if info.name.endswith(TAR) else MAX_MEMBER_BYTES
         limit = regular if info.isreg() else MAX_EXTENSION_BYTES
         if not 0 <= info.size <= limit:
             raise tarfile.HeaderError(f"claims {info.size} bytes: expected 0 to {limit}")
-        return info
-
-    @classmethod
-    def _of_plain_header(cls, buf: bytes | bytearray) -> Self | None:
-        """The regular file of a sound header with a plain ASCII name and size; else None.
-
-        Nearly all are; tarfile takes three times as long for them, and listing is done by one core.
-        """
-        plain = PLAIN_HEADER.match(buf)
-        # The checksum counts its own eight bytes as blanks.
-        if not plain or sum(buf) - sum(buf[148:156]) + 256 != int(plain["checksum"], 8):
-            return None
-        info = cls(plain["name"].decode("ascii"))
-        info.size = int(plain["size"], 8)
         return info
 
     @classmethod

@@ -1,0 +1,74 @@
+"""Listing the plain files of a tar on a disk without tarfile, which takes three times as long."""
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+from zlib import adler32
+
+from data.tar_format import BLOCK_BYTES, member_bytes
+
+MAX_MEMBER_BYTES: Final = 1 << 26  # no image is larger; a lying header could claim exabytes
+# A regular file's header block. No prefix, no link, no byte beyond ASCII in its name.
+PLAIN_HEADER: Final = re.compile(
+    rb"([\x20-\x7e]{1,100})\0*(?<=^.{100})[0-7\0 ]{24}([0-7]{11})[\0 ][0-7\0 ]{12}"
+    rb"([0-7]{6})[\0 ]{2}0\0{100}ustar.{83}\0{167}\Z",
+    re.DOTALL,
+)
+# What has a meaning in a name beside separating folders, and what is opened as a tar of its own.
+ODD_NAME: Final = re.compile(r"^[./]|/[./]|/$|\.tar$")
+
+
+class Extent(NamedTuple):
+    """A part of a file."""
+
+    descriptor: int
+    start: int
+    num_bytes: int
+
+
+def plain_files(extent: Extent, offset: int) -> Iterator[tuple[int, str, int]]:
+    """Yield the plain files from `offset` on; stop before whatever else there is.
+
+    These are regular files, not empty, with nothing odd about header and name, that lie inside the
+    extent as a whole. What ends them has to be judged by who knows all of the format.
+
+    Yields:
+        where the header is in the extent, name, number of bytes.
+    """
+    descriptor, start, end = extent
+    while True:
+        found = _name_and_size(os.pread(descriptor, BLOCK_BYTES, start + offset))
+        if found is None:
+            return
+        name, num_bytes = found
+        after = offset + member_bytes(num_bytes)
+        if after > end:
+            return
+        yield offset, name, num_bytes
+        offset = after
+
+
+def _name_and_size(block: bytes) -> tuple[str, int] | None:
+    plain = PLAIN_HEADER.match(block)
+    if plain is None:
+        return None
+    name, size, checksum = plain.groups()
+    num_bytes = int(size, 8)
+    text = name.decode("ascii")
+    if (
+        _byte_sum(block) == int(checksum, 8)
+        and 0 < num_bytes <= MAX_MEMBER_BYTES
+        and not ODD_NAME.search(text)
+    ):
+        return text, num_bytes
+    return None
+
+
+def _byte_sum(block: bytes) -> int:
+    """The header's checksum, which counts its own eight bytes as blanks.
+
+    Adler-32 begins with a sum, 1 more than that of the bytes, and fast. It has 16 bits, enough for
+    a plain header: at most 83 of its bytes are not ASCII.
+    """
+    return (adler32(block) - adler32(block[148:156]) + 8 * ord(" ")) & 0xFFFF
