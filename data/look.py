@@ -10,8 +10,9 @@ from data.decode import (
     RgbImage,
     decode_rgb,
     file_extension,
-    orientation,
 )
+from data.exif import UPRIGHT
+from data.jpeg_header import jpeg_header
 
 END_MARK: Final = b"\xff\xd9"
 TRAILING_BYTES: Final = 64  # some writers leave a little behind the end mark
@@ -62,6 +63,6 @@ def _size_of_plain_jpeg(data: Encoded, max_pixels: int) -> tuple[int, int] | Non
     except ValueError:
         return None
     most = min(max_pixels, MAX_PIXELS_PER_BYTE * len(data))
-    if colours not in COLOURS or width * height > most or orientation(data) != 1:
+    if colours not in COLOURS or width * height > most or jpeg_header(data).orientation != UPRIGHT:
         return None
     return width, height

@@ -17,6 +17,8 @@ from data.sources.table import Integers
 from data.tar_format import BLOCK_BYTES
 
 BYTES_BESIDE: Final = 7 * BLOCK_BYTES  # of a sample: three headers, label, JSON, padding
+ENDING: Final = re.compile(r"\.[^./]*$")
+NOT_FOR_KEYS: Final = re.compile("[^A-Za-z0-9-]+")
 KEY_NAME_CHARS: Final = 60  # of the original name kept in a key; a tar header holds 100
 
 
@@ -122,5 +124,5 @@ def _dealt(num_bytes: Integers, samples_per_tar: int) -> Iterator[tuple[int, int
 
 def _key(index: int, name: str) -> str:
     """Unique by its number; dots would end the key for WebDataset, so they are replaced."""
-    stem = re.sub(r"\.[^./]*$", "", name)
-    return f"{index:08d}_{re.sub('[^A-Za-z0-9-]+', '_', stem)[-KEY_NAME_CHARS:]}"
+    stem = ENDING.sub("", name)
+    return f"{index:08d}_{NOT_FOR_KEYS.sub('_', stem)[-KEY_NAME_CHARS:]}"

@@ -22,7 +22,8 @@ from data.tar_format import BLOCK_BYTES, end_mark, member_header, padding
 
 WORK: Final = ".staging"  # sub-folder of what staging needs until it ends
 NO_BOXES: Final = BoxCounts()
-SEEN_FOR_MEAN: Final = 8  # images of a tar, where not all are decoded
+SEEN_FOR_MEAN: Final = 4  # images of each SAMPLES_PER_SEEN of a tar, where not all are decoded
+SAMPLES_PER_SEEN: Final = 512
 
 
 def write_tar(plan: TarPlan) -> TarEntry:
@@ -38,17 +39,19 @@ def write_tar(plan: TarPlan) -> TarEntry:
     record after it: whoever is interrupted has nothing to clean and repeats one tar.
     """
     tally, samples, class_names = _Tally(), plan.samples, plan.class_names
+    num_seen = _num_seen_for_mean(plan)
     with published(plan.path) as file, Originals() as originals:
         sink = _Sink(file)
         read = originals.in_turn([sample.location for sample in samples], sink.room)
         for sample, data in zip(samples, read, strict=True):
             try:
-                look = _looked_at(data, plan, with_pixels=tally.num_samples < SEEN_FOR_MEAN)
+                look = _looked_at(data, plan, with_pixels=tally.num_samples < num_seen)
             except UndecodableImage as error:
                 tally.quarantined.append(Quarantined(sample.archive, sample.name, str(error)))
                 continue
             about, counts = _known(sample.annotation, data, look)
-            tally.box_counts = tally.box_counts.plus(counts)
+            if counts is not NO_BOXES:
+                tally.box_counts = tally.box_counts.plus(counts)
             if plan.shrinking is not None:
                 large, (small, look) = look, shrunk(data, look, plan.shrinking)
                 about = _scaled(about, look.width / large.width, look.height / large.height)
@@ -141,6 +144,11 @@ class _Tally:
     def rgb_sums(self) -> tuple[int, int, int]:
         red, green, blue = self._rgb_sums.tolist()
         return red, green, blue
+
+
+def _num_seen_for_mean(plan: TarPlan) -> int:
+    """The mean is the training set's; its error falls with the size of the set, not of its tars."""
+    return -(-plan.num_samples // SAMPLES_PER_SEEN) * SEEN_FOR_MEAN if plan.split == "train" else 0
 
 
 def _looked_at(data: memoryview, plan: TarPlan, with_pixels: bool) -> Look:
