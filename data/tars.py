@@ -18,7 +18,7 @@ from data.originals import Originals
 from data.plan import PlannedSample, TarPlan
 from data.publish import published
 from data.shrink import shrunk
-from data.tar_format import BLOCK_BYTES, end_mark, member_header, padding
+from data.tar_format import BLOCK_BYTES, end_mark, member, member_header, padding
 
 WORK: Final = ".staging"  # sub-folder of what staging needs until it ends
 NO_BOXES: Final = BoxCounts()
@@ -165,29 +165,18 @@ def _write_sample(
     look: Look,
     known: dict[str, Any],
 ) -> None:
-    about: dict[str, Any] = {
+    num_bytes = len(data)
+    about = {
         "class_name": class_name,
         "name": sample.name,
         "width": look.width,
         "height": look.height,
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    sink.take(f"{sample.key}.{file_extension(data)}", len(data))
-    label = str(sample.label).encode()
-    text = json.dumps(about | known).encode()
-    sink.write(
-        b"".join(
-            (
-                padding(len(data)),
-                member_header(f"{sample.key}.cls", len(label)),
-                label,
-                padding(len(label)),
-                member_header(f"{sample.key}.json", len(text)),
-                text,
-                padding(len(text)),
-            )
-        )
-    )
+    label, text = str(sample.label).encode(), json.dumps(about | known).encode()
+    sink.take(f"{sample.key}.{file_extension(data)}", num_bytes)
+    beside = member(f"{sample.key}.cls", label), member(f"{sample.key}.json", text)
+    sink.write(b"".join((padding(num_bytes), *beside)))
 
 
 def _known(

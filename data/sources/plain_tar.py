@@ -4,9 +4,8 @@ import os
 import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
-from zlib import adler32
 
-from data.tar_format import BLOCK_BYTES, member_bytes
+from data.tar_format import BLOCK_BYTES, byte_sum, member_bytes
 
 MAX_MEMBER_BYTES: Final = 1 << 26  # no image is larger; a lying header could claim exabytes
 # A regular file's header block. No prefix, no link, no byte beyond ASCII in its name.
@@ -56,19 +55,8 @@ def _name_and_size(block: bytes) -> tuple[str, int] | None:
     name, size, checksum = plain.groups()
     num_bytes = int(size, 8)
     text = name.decode("ascii")
-    if (
-        _byte_sum(block) == int(checksum, 8)
-        and 0 < num_bytes <= MAX_MEMBER_BYTES
-        and not ODD_NAME.search(text)
-    ):
+    # The checksum counts its own eight bytes as blanks.
+    told, found = int(checksum, 8), byte_sum(block) - byte_sum(block[148:156]) + 8 * ord(" ")
+    if told == found and 0 < num_bytes <= MAX_MEMBER_BYTES and not ODD_NAME.search(text):
         return text, num_bytes
     return None
-
-
-def _byte_sum(block: bytes) -> int:
-    """The header's checksum, which counts its own eight bytes as blanks.
-
-    Adler-32 begins with a sum, 1 more than that of the bytes, and fast. It has 16 bits, enough for
-    a plain header: at most 83 of its bytes are not ASCII.
-    """
-    return (adler32(block) - adler32(block[148:156]) + 8 * ord(" ")) & 0xFFFF

@@ -62,7 +62,7 @@ def is_test_content(data: bytes) -> bool:
 
 def _without_hidden(tree: Tree) -> Tree:
     def shown(name: str) -> bool:
-        return not any(part.startswith(".") for part in name.split("/"))
+        return "/." not in name and not name.startswith(".")
 
     names = enumerate(tree.files.names())
     files = array("q", (position for position, name in names if shown(name)))
