@@ -76,3 +76,17 @@ def test_staging_by_glances_differs_in_the_mean_only(tmp_path):
     assert [entry.side_counts for entry in quick.train] == [e.side_counts for e in whole.train]
     assert quick.train[0].num_pixels < whole.train[0].num_pixels
     np.testing.assert_allclose(quick.mean_rgb, whole.mean_rgb, atol=12)
+
+
+def test_the_mean_comes_from_few_images_of_the_training_set(tmp_path):
+    photograph = encoded(picture(0, 60, 40))
+    pixels_seen = 8 * 5  # of one, at an eighth of its size
+    names = [f"train/{i % 2}/{i}.jpg" for i in range(600)]
+    tree = write_tree(
+        tmp_path / "tree", dict.fromkeys([*names, "test/0/0", "test/1/1"], photograph)
+    )
+    for samples_per_tar, seen in ((600, [8]), (512, [4, 4]), (150, [4, 4, 4, 4])):
+        config = config_of(tree, samples_per_tar=samples_per_tar, decode_all=False)
+        manifest = stage(config, tmp_path).manifest
+        assert [entry.num_pixels for entry in manifest.train] == [n * pixels_seen for n in seen]
+        assert [entry.num_pixels for entry in manifest.test] == [0]

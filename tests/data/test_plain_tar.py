@@ -8,7 +8,7 @@ import tarfile
 import pytest
 
 import data.sources.strict_tar
-from data.sources.plain_tar import Extent, plain_files
+from data.sources.plain_tar import MAX_MEMBER_BYTES, Extent, plain_files
 from data.sources.source import SourceError
 from data.sources.strict_tar import tar_members
 from data.tar_format import BLOCK_BYTES
@@ -84,6 +84,20 @@ def test_a_mixture_gives_what_tarfile_gives(tmp_path, without, format, seed):
     path = archive(tmp_path / "mixed.tar", names, format, (0, 1, 511, 512, 513, 3000))
     assert outcome(path) == without(path)
     assert len(outcome(path)) == len(names)
+
+
+def test_a_member_larger_than_any_image_is_refused(tmp_path, without):
+    path = archive(tmp_path / "large.tar", PLAIN)
+    info = tarfile.TarInfo("large.jpg")
+    info.size = MAX_MEMBER_BYTES + 1
+    path.write_bytes(path.read_bytes().rstrip(b"\0") + bytes(BLOCK_BYTES))
+    end = path.stat().st_size // BLOCK_BYTES * BLOCK_BYTES
+    with path.open("r+b") as file:
+        file.seek(end)
+        file.write(info.tobuf())
+    os.truncate(path, end + MAX_MEMBER_BYTES + 100 * BLOCK_BYTES)  # of holes
+    assert outcome(path) == without(path)
+    assert f"claims {MAX_MEMBER_BYTES + 1} bytes" in outcome(path)[-1]
 
 
 def test_members_of_tars_in_a_tar_are_those_that_tarfile_gives(tmp_path, without):
