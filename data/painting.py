@@ -39,7 +39,7 @@ def paint(
     loop(row, crop.reshape(-1), RGB * size, flip, offset)
 
 
-@njit(nogil=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True)
 def _paint_values(row: Any, crop: Any, width: int, flip: bool, offset: Any) -> None:
     for start in range(0, len(row), width):
         for i in range(0, width, RGB):
@@ -48,7 +48,7 @@ def _paint_values(row: Any, crop: Any, width: int, flip: bool, offset: Any) -> N
                 row[start + i + channel] = np.float32(crop[source + channel]) + offset[channel]
 
 
-@njit(nogil=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True)
 def _paint_lines(row: Any, crop: Any, width: int, flip: bool, offset: Any) -> None:
     for start in range(0, len(row), width):
         if flip:
@@ -65,7 +65,7 @@ def _painter_of_a_block(order: list[int]) -> Any:
     No instruction of x86 stores so without alignment, and for single values there is none at all.
     """
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def block(typing: Any, row: Any, i: Any, crop: Any, j: Any, offset: Any) -> Any:
         signature = types.void(row, i, crop, j, offset)
 
