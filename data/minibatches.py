@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
@@ -20,11 +21,10 @@ from data.manifest import read_manifest
 from data.painting import LANES, paint
 from data.staged_tar import StagedTar, opened_tar
 
-# A part with more decoded pixels than this per pixel of the crop, either way, is rescaled at once:
-# a PNG has no smaller scale to decode at, and a mini-batch of such parts would fill the memory.
-KEPT_STEP: Final = 2.0
+# Parts decoded before they are rescaled: about as much as the cache that a core has for itself.
+KEPT_BYTES: Final = 2_000_000
 
-ForEach = Callable[[Callable[[int], None], Iterable[int]], Iterable[None]]
+ForEach = Callable[[Callable[[range], None], Iterable[range]], Iterable[None]]
 
 
 class _OpenTar(NamedTuple):
@@ -130,42 +130,44 @@ class TrainingReader:
     def _minibatches(
         self, epoch: int, number: int, starts: range, stop: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
+        num_threads = self._input.decode_threads
         with (
             opened_tar(self._folder, self._manifest.train[number]) as (staged, file),
-            _for_each(self._input.decode_threads) as for_each,
+            _for_each(num_threads) as for_each,
         ):
             draws = draw(self._seed, epoch, number, len(staged), self._input)
             tar = _OpenTar(number, staged, file, draws)
             for start in starts:
                 positions = draws.order[start : min(start + starts.step, stop)]
-                images = self._images(tar, positions, for_each)
-                yield images, torch.from_numpy(staged.labels[positions])
+                canvas = _Canvas(draws, positions, self._mean_rgb, self._input.crop_size)
+                fill = partial(self._fill, canvas, tar, positions.tolist())
+                shares = (range(i, len(positions), num_threads) for i in range(num_threads))
+                for _ in for_each(fill, shares):
+                    pass
+                yield canvas.images, torch.from_numpy(staged.labels[positions])
 
-    def _images(self, tar: _OpenTar, positions: npt.NDArray[np.int64], for_each: ForEach) -> Tensor:
-        """Decode all of a mini-batch, then rescale all of it.
+    def _fill(self, canvas: _Canvas, tar: _OpenTar, positions: list[int], places: range) -> None:
+        """Decode some images of a mini-batch, then rescale and paint these, and so on.
 
         A decoding leaves little else in the caches, neither data nor code, and what follows it is
-        slow. So that is only what keeps memory small.
+        slow; but what waits for too many decodings has left the caches, too.
         """
-        cuts = [self._cut(tar, position) for position in positions.tolist()]
-        canvas = _Canvas(tar.draws, positions, self._mean_rgb, self._input.crop_size)
-        parts: dict[int, _Part] = {}
+        parts: list[tuple[int, _Part]] = []
+        num_bytes = 0
+        for place in places:
+            part = self._part(tar, self._cut(tar, positions[place]))
+            parts.append((place, part))
+            num_bytes += part.pixels.nbytes
+            if num_bytes > KEPT_BYTES:
+                self._paint(canvas, parts)
+                num_bytes = 0
+        self._paint(canvas, parts)
 
-        def decode(place: int) -> None:
-            parts[place] = self._part(tar, cuts[place])
-            if parts[place].step > KEPT_STEP:
-                finish(place)
-
-        def finish(place: int) -> None:
-            pixels, step = parts.pop(place)
+    def _paint(self, canvas: _Canvas, parts: list[tuple[int, _Part]]) -> None:
+        for place, (pixels, step) in parts:
             rescale(pixels, step, self._scratch.room)
             canvas.paint(place, self._scratch.crop)
-
-        for _ in for_each(decode, range(len(cuts))):
-            pass
-        for _ in for_each(finish, list(parts)):
-            pass
-        return canvas.images
+        parts.clear()
 
     def _cut(self, tar: _OpenTar, position: int) -> _Cut:
         width, height = tar.staged.sizes[position].tolist()
