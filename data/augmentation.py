@@ -5,6 +5,7 @@ reads the sample; a generator per sample would cost more than the augmentation i
 """
 
 import math
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -23,9 +24,9 @@ RGB_COMPONENTS: Final = np.array(
 )
 RGB_VARIANCES: Final = np.array([0.2175, 0.0188, 0.0045])
 
-# The operator behind torch's interpolate(antialias=True): three times as fast as Pillow. Called by
-# itself it takes a scale that is not a ratio of whole sides, and leaves channels last.
-ANTIALIASED_BILINEAR: Final = torch.ops.aten._upsample_bilinear2d_aa.out
+# What torch's interpolate(antialias=True) calls: three times as fast as Pillow. Called by itself it
+# takes a scale that is not a ratio of whole sides, and leaves channels last.
+ANTIALIASED_BILINEAR: Final[Callable[..., Tensor]] = torch._C._nn._upsample_bilinear2d_aa
 
 
 class Draws(NamedTuple):

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
@@ -17,13 +18,13 @@ from data.config import InputConfig
 from data.decode import FULL_SCALE, RgbImage, decode_rgb, smallest_scale
 from data.image_cache import ImageCache
 from data.manifest import read_manifest
+from data.painting import LANES, paint
 from data.staged_tar import StagedTar, opened_tar
 
-# A part with more decoded pixels than this per pixel of the crop, either way, is rescaled at once:
-# a PNG has no smaller scale to decode at, and a mini-batch of such parts would fill the memory.
-KEPT_STEP: Final = 2.0
+# Parts decoded before they are rescaled: about as much as the cache that a core has for itself.
+KEPT_BYTES: Final = 2_000_000
 
-ForEach = Callable[[Callable[[int], None], Iterable[int]], Iterable[None]]
+ForEach = Callable[[Callable[[range], None], Iterable[range]], Iterable[None]]
 
 
 class _OpenTar(NamedTuple):
@@ -54,8 +55,9 @@ class _Scratch(threading.local):
     """Room for one crop, in each thread its own: used again and again, it stays in the caches."""
 
     def __init__(self, size: int) -> None:
-        self.crop = torch.empty((size, size, 3), dtype=torch.uint8)
-        self.room = self.crop.permute(2, 0, 1)[None]  # the same, as the rescaling fills it
+        crop = torch.empty((size, size, 3), dtype=torch.uint8)
+        self.crop: RgbImage = crop.numpy()
+        self.room = crop.permute(2, 0, 1)[None]  # the same, as the rescaling fills it
 
 
 class _Canvas:
@@ -70,17 +72,13 @@ class _Canvas:
     ) -> None:
         pixels = torch.empty((len(positions), size, size, 3))
         self.images = pixels.permute(0, 3, 1, 2)
+        self._rows = pixels.flatten(1).numpy()
         self._flips = draws.flips[positions].tolist()
-        # A row at a time is faster. All that can be made at once is: a call costs a microsecond.
-        self._rows = pixels.view(-1, size, 3 * size).unbind()
-        offsets = torch.from_numpy(draws.shifts[positions] - mean_rgb)
-        self._offsets = offsets.repeat(1, size).unbind()
+        self._offsets = np.tile(draws.shifts[positions] - mean_rgb, LANES)
 
-    def paint(self, place: int, crop: Tensor) -> None:
-        """Put a crop, uint8 (size, size, 3), where it belongs: flipped, shifted, less the mean."""
-        shown = crop.flip(1) if self._flips[place] else crop
-        row = self._rows[place]
-        row.copy_(shown.view(row.shape)).add_(self._offsets[place])
+    def paint(self, place: int, crop: RgbImage) -> None:
+        """Put a crop where it belongs: flipped, shifted, less the mean."""
+        paint(self._rows[place], crop, self._flips[place], self._offsets[place])
 
 
 class TrainingReader:
@@ -132,42 +130,44 @@ class TrainingReader:
     def _minibatches(
         self, epoch: int, number: int, starts: range, stop: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
+        num_threads = self._input.decode_threads
         with (
             opened_tar(self._folder, self._manifest.train[number]) as (staged, file),
-            _for_each(self._input.decode_threads) as for_each,
+            _for_each(num_threads) as for_each,
         ):
             draws = draw(self._seed, epoch, number, len(staged), self._input)
             tar = _OpenTar(number, staged, file, draws)
             for start in starts:
                 positions = draws.order[start : min(start + starts.step, stop)]
-                images = self._images(tar, positions, for_each)
-                yield images, torch.from_numpy(staged.labels[positions])
+                canvas = _Canvas(draws, positions, self._mean_rgb, self._input.crop_size)
+                fill = partial(self._fill, canvas, tar, positions.tolist())
+                shares = (range(i, len(positions), num_threads) for i in range(num_threads))
+                for _ in for_each(fill, shares):
+                    pass
+                yield canvas.images, torch.from_numpy(staged.labels[positions])
 
-    def _images(self, tar: _OpenTar, positions: npt.NDArray[np.int64], for_each: ForEach) -> Tensor:
-        """Decode all of a mini-batch, then rescale all of it.
+    def _fill(self, canvas: _Canvas, tar: _OpenTar, positions: list[int], places: range) -> None:
+        """Decode some images of a mini-batch, then rescale and paint these, and so on.
 
         A decoding leaves little else in the caches, neither data nor code, and what follows it is
-        slow. So that is only what keeps memory small.
+        slow; but what waits for too many decodings has left the caches, too.
         """
-        cuts = [self._cut(tar, position) for position in positions.tolist()]
-        canvas = _Canvas(tar.draws, positions, self._mean_rgb, self._input.crop_size)
-        parts: dict[int, _Part] = {}
+        parts: list[tuple[int, _Part]] = []
+        num_bytes = 0
+        for place in places:
+            part = self._part(tar, self._cut(tar, positions[place]))
+            parts.append((place, part))
+            num_bytes += part.pixels.nbytes
+            if num_bytes > KEPT_BYTES:
+                self._paint(canvas, parts)
+                num_bytes = 0
+        self._paint(canvas, parts)
 
-        def decode(place: int) -> None:
-            parts[place] = self._part(tar, cuts[place])
-            if parts[place].step > KEPT_STEP:
-                finish(place)
-
-        def finish(place: int) -> None:
-            pixels, step = parts.pop(place)
+    def _paint(self, canvas: _Canvas, parts: list[tuple[int, _Part]]) -> None:
+        for place, (pixels, step) in parts:
             rescale(pixels, step, self._scratch.room)
             canvas.paint(place, self._scratch.crop)
-
-        for _ in for_each(decode, range(len(cuts))):
-            pass
-        for _ in for_each(finish, list(parts)):
-            pass
-        return canvas.images
+        parts.clear()
 
     def _cut(self, tar: _OpenTar, position: int) -> _Cut:
         width, height = tar.staged.sizes[position].tolist()
