@@ -92,6 +92,8 @@ class Replica:
         self._versions = [0] * num_shards
         self._front = self._slot = self._sequence = 0
         self._pushes: list[Future[None] | None] = [None] * NUM_SLOTS
+        #: What was exchanged last and is not durable yet; its slot is the one not in use.
+        self._owed: tuple[Sequence[Applied | Refused], Sequence[Push]] | None = None
         self._fetching: Future[list[int]] | None = None
         self._spare = self._gradients[0].new_empty(0)
         self._acknowledged = Progress(0, 0)
@@ -120,6 +122,7 @@ class Replica:
                     case Take():
                         answer = self._waited(lambda: next(minibatches, None))
                         if isinstance(answer, Idle):
+                            self._settle()
                             self._report(self)
                     case Fetch():
                         self._fetch(fetch)
@@ -189,16 +192,19 @@ class Replica:
             for version in self._versions
         ]
         if instruction.then_fetch:
-            self._exchange(thread, pushes)
+            self._exchange(pushes)
         else:
+            self._settle()
             self._pushes[self._slot] = thread.submit(self._send, self._slot, pushes)
             self._slot = (self._slot + 1) % NUM_SLOTS
 
-    def _exchange(self, thread: ThreadPoolExecutor, pushes: Sequence[Push]) -> None:
+    def _exchange(self, pushes: Sequence[Push]) -> None:
         """Push and fetch in this thread: it has nothing to compute until both are done.
 
         So the same slot and the same buffer serve at each step, and more of them stays in cache;
-        unless the push is not durable yet: then its slot is kept until it is.
+        unless the push is not durable yet: then its slot is kept until it is. That is asked when
+        somebody wants to know, a mini-batch later: the answers lie in the sockets then, and no
+        thread had to be woken for each while this one computes.
         """
         self._drain()  # the connections are the push thread's
         answers, self._versions = self._waited(
@@ -207,11 +213,15 @@ class Replica:
         if all(isinstance(answer, Refused) or answer.durable for answer in answers):
             self._note(answers, pushes)
         else:
-            self._pushes[self._slot] = thread.submit(self._settle, answers, pushes)
+            self._owed = answers, pushes
             self._slot = (self._slot + 1) % NUM_SLOTS
 
-    def _settle(self, answers: Sequence[Applied | Refused], pushes: Sequence[Push]) -> None:
-        self._note(self._server.settle(answers), pushes)
+    def _settle(self) -> None:
+        """Wait until what was exchanged last is durable."""
+        if self._owed:
+            answers, pushes = self._owed
+            self._owed = None
+            self._note(self._waited(lambda: self._server.settle(answers)), pushes)
 
     def _send(self, slot: int, pushes: Sequence[Push]) -> None:
         self._note(self._server.push(slot, pushes), pushes)
@@ -240,6 +250,7 @@ class Replica:
             self._pushes[slot] = None
 
     def _drain(self) -> None:
+        self._settle()
         for slot in range(NUM_SLOTS):
             self._wait_for_slot(slot)
 

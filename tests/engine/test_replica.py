@@ -3,13 +3,14 @@
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import pytest
 import torch
 from torch import Tensor
 
 from engine.config import DownpourConfig, SgdConfig
-from engine.downpour import Answer
+from engine.downpour import Answer, Idle
 from engine.inprocess import train_in_process
 from engine.ledger import Ledger, Progress
 from engine.link import Refused
@@ -58,6 +59,25 @@ class LocalServer:
     ) -> tuple[list[Applied | Refused], list[int]]:
         answers = self.push(slot, pushes)
         return answers, self.fetch(buffer)
+
+
+class OwingServer(LocalServer):
+    """What is exchanged is durable when that is asked for, if its gradient is still there."""
+
+    num_settled = 0
+
+    def exchange(
+        self, slot: int, pushes: Sequence[Push], buffer: int
+    ) -> tuple[list[Applied | Refused], list[int]]:
+        answers, versions = super().exchange(slot, pushes, buffer)
+        self.owed = slot, self.gradients[slot].clone()
+        return [answer._replace(durable=False) for answer in answers], versions
+
+    def settle(self, answers: Sequence[Applied | Refused]) -> list[Applied | Refused]:
+        slot, grad = self.owed
+        assert torch.equal(self.gradients[slot], grad)
+        self.num_settled += 1
+        return [answer._replace(durable=True) for answer in answers]
 
 
 class Run:
@@ -208,6 +228,27 @@ def test_the_last_push_is_answered_before_the_work_ends():
     first = next(run.minibatches())
     run.replica.run(iter([first]))
     assert run.acknowledged[-1] == Progress(1, 8)
+
+
+@pytest.mark.parametrize(
+    ("n_fetch", "exchanges"), [(1, NUM_MINIBATCHES), (2, NUM_MINIBATCHES // 2)]
+)
+def test_a_gradient_stays_until_it_is_durable_and_counts_then(n_fetch, exchanges):
+    settings = config(n_fetch=n_fetch)
+    run = Run(settings, OwingServer(settings))
+    run.replica.run(islice(run.minibatches(), NUM_MINIBATCHES))
+    assert run.server.num_settled == exchanges
+    assert run.acknowledged[0] == Progress(0, 0)
+    assert run.acknowledged == sorted(run.acknowledged)
+    assert run.ledger.complete
+
+
+def test_an_idle_replica_has_its_last_push_acknowledged():
+    settings = config()
+    run = Run(settings, OwingServer(settings))
+    first = next(run.minibatches())
+    run.replica.run(iter([first, Idle()]))
+    assert run.acknowledged == [Progress(0, 0), Progress(1, 8), Progress(1, 8)]
 
 
 def test_the_loss_is_the_mean_over_samples():
