@@ -163,14 +163,13 @@ def test_loops_in_float32_compute_nothing_in_float64_and_use_vector_registers(co
     num_constants = len(rule.constants(np.dtype(np.float32), 1.0, 1))
     loop = compiled(rule.formula, len(rule.slots), num_constants, np.dtype(np.float32))
     (llvm,) = loop.inspect_llvm().values()
-    body = llvm[: llvm.index("PyArg_")] if "PyArg_" in llvm else llvm
-    print(len(llvm), len(body), "double" in body, re.findall(r"<\d+ x float>", body)[:3])
+    body = llvm.split("\ndefine ")[1]  # the loop itself, before what Python calls it by
     assert re.search(r"<\d+ x float>", body)
     assert "double" not in body
 
 
 def test_who_makes_a_rule_does_not_import_numba():
-    code = "import sys, engine.shard, engine.rules, engine.replica_role; assert 'numba' not in sys.modules"
+    code = "import sys, engine.replica_role, engine.shard_role; sys.exit('numba' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
