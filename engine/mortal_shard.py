@@ -69,11 +69,11 @@ class MortalRule:
     def update(self, dtype: Dtype, scale: float, step: int) -> Update:
         whole = self.rule.update(dtype, scale, step)
 
-        def mortal(*arguments: Any) -> None:
+        def mortal(*arguments: Any, **named: Any) -> None:
             if self.doom.strikes():
-                half_done(whole, *arguments)
+                half_done(whole, *arguments, **named)
                 raise ShardKilledError
-            whole(*arguments)
+            whole(*arguments, **named)
 
         return mortal
 

@@ -7,7 +7,7 @@ places in one array the compiler knows too little to use vector registers.
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numba import from_dtype, njit, types
@@ -24,24 +24,27 @@ def compiled(formula: Formula, num_slots: int, num_constants: int, dtype: np.dty
     """`engine.rules.rule.Update` with a tuple of constants before its own arguments."""
     number = from_dtype(dtype)
     matrix, vector = number[:, ::1], number[::1]
-    constants = types.UniTuple(number, num_constants)
+    make_tuple: Any = types.UniTuple
+    constants = make_tuple(number, num_constants)
     places = (types.intp,) * 3
     loop = (_without_slots, _with_one_slot, _with_two_slots)[num_slots](_jit()(formula))
     return _jit(types.void(constants, matrix, vector, matrix, *places))(loop)
 
 
-def _jit(*signature: Any) -> Callable[[Any], Any]:
+def _jit(*signature: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """numba's compiler. Division by 0 is no error; other threads run meanwhile."""
-    compiler: Callable[[Any], Any] = njit(*signature, nogil=True, error_model="numpy")
-    return compiler
+    compiler: Any = njit(*signature, nogil=True, error_model="numpy")
+    return cast(Callable[..., Any], compiler)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _fma_instruction(typing: Any, x: Any, y: Any, z: Any) -> Any:
+def _emit_fma(typing: Any, x: Any, y: Any, z: Any) -> Any:
     return x(x, y, z), lambda context, builder, signature, arguments: builder.fma(*arguments)
 
 
-@overload(fma)  # type: ignore[untyped-decorator]
+_fma_instruction: Any = intrinsic(_emit_fma)
+
+
+@overload(fma)
 def _compiled_fma(x: Any, y: Any, z: Any) -> Any:
     def instruction(x: Any, y: Any, z: Any) -> Any:
         return _fma_instruction(x, y, z)
