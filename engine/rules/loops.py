@@ -1,8 +1,8 @@
 """Formulas of one element, compiled to loops over a block.
 
-One loop updates a block and copies the next one: both wait for memory, so the copy, which takes as
-long as the update by itself, is had for a third of that. Kept rows are a view of their own: of two
-places in one array the compiler knows too little to use vector registers.
+One loop updates a block and copies the next one, for both wait for memory. Every row of a block is
+a view of its own that is indexed from 0: an index that begins elsewhere might be negative for all
+that the compiler knows, and such loops get no vector registers.
 """
 
 from collections.abc import Callable
