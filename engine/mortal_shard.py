@@ -13,8 +13,8 @@ from engine.rules.rule import Array, Dtype, Update
 from engine.shard import ParameterShard
 from engine.state import ShardState
 
-#: Chances to die in a push: before each store to the header, and within the update of a block.
-_STORES, _STORES_A_BLOCK = 6, 2
+#: Chances to die in a push that is begun: before stores to the header, and within each block.
+_STORES, _STORES_A_BLOCK = 3, 2
 
 
 class ShardKilledError(Exception):
@@ -34,21 +34,17 @@ class Doom:
         self.points_left -= 1
         return self.points_left < 0
 
-    def chance(self) -> None:
-        """Raise if it dies at this chance."""
-        if self.strikes():
-            raise ShardKilledError
-
 
 class MortalState(ShardState):
-    """A state whose owner may die before any of its stores to the header."""
+    """A state whose owner may die before any store to the header, once a push is begun."""
 
     def __init__(self, doom: Doom, *arguments: Any) -> None:
         self._doom = doom
         super().__init__(*arguments)
 
     def __setitem__(self, field: str, value: Any) -> None:
-        self._doom.chance()
+        if self["intent_active"] and self._doom.strikes():
+            raise ShardKilledError
         super().__setitem__(field, value)
 
 

@@ -35,8 +35,7 @@ def test_whenever_it_dies_its_successor_has_the_push_once(config):
         with pytest.raises(ShardKilledError):
             shard.push(push(2), grad)
         state = shard.shard._state
-        if state["intent_active"]:
-            moments.append((int(state["intent_next_block"]), int(state["intent_undo_block"])))
+        moments.append((int(state["intent_next_block"]), int(state["intent_undo_block"])))
         shard.take_over(grad)
         shard.push(push(2), grad)
         assert Contents.of(shard.shard) == expected, f"died at point {point}"
@@ -45,9 +44,9 @@ def test_whenever_it_dies_its_successor_has_the_push_once(config):
 
 def test_it_has_as_many_chances_to_die_in_a_push_as_it_says():
     shard = new_shard(RULES[0])
-    for doomed, version in ((shard.num_points - 1, 1), (shard.num_points, 2)):
-        shard.doom(doomed)
+    for sequence, more, active in ((2, -1, 2), (3, 0, 0)):
+        shard.doom(shard.num_points + more)
         with pytest.raises(ShardKilledError):
-            shard.push(push(2), torch.zeros(SIZE))
-        assert shard.shard._state["intent_active"] == (2 if version == 1 else 0)
+            shard.push(push(sequence), torch.zeros(SIZE))
+        assert shard.shard._state["intent_active"] == active
         shard.take_over(torch.zeros(SIZE))

@@ -23,7 +23,7 @@ from engine.rules.arithmetic import fma
 from engine.rules.loops import compiled
 from engine.rules.rule import ElementwiseRule
 from engine.torch_optimiser import torch_optimiser
-from tests.engine.problems import RULES, rule_name
+from tests.engine.problems import RULES, rule_name, use_nearest_roots
 from tests.engine.shards import apply_
 
 SIZE = 1003  # so that the last elements fill no vector register
@@ -50,8 +50,7 @@ def start(dtype: torch.dtype = torch.float32) -> Tensor:
 
 @pytest.fixture
 def nearest_roots(monkeypatch):
-    """torch's root by MKL is not the number nearest to the root for one argument in 150."""
-    monkeypatch.setattr(Tensor, "sqrt", lambda self: torch.from_numpy(np.sqrt(self.numpy())))
+    use_nearest_roots(monkeypatch)
 
 
 def by_torch(
