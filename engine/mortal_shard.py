@@ -1,6 +1,7 @@
 """A parameter shard that can die in the middle of a push, for runs in one process."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,49 +9,80 @@ from torch import Tensor
 from engine.config import RuleConfig
 from engine.push import Applied, Push
 from engine.rules import UpdateRule, make_rule
+from engine.rules.rule import Array, Dtype, Update
 from engine.shard import ParameterShard
 from engine.state import ShardState
+
+#: Chances to die in a push that is begun: before stores to the header, and within each block.
+_STORES, _STORES_A_BLOCK = 3, 2
 
 
 class ShardKilledError(Exception):
     """The shard's process died here."""
 
 
+class Doom:
+    """Counts down a shard's chances to die."""
+
+    def __init__(self) -> None:
+        self.points_left: int | None = None  # None: it lives on
+
+    def strikes(self) -> bool:
+        """Whether it dies at this chance."""
+        if self.points_left is None:
+            return False
+        self.points_left -= 1
+        return self.points_left < 0
+
+
+class MortalState(ShardState):
+    """A state whose owner may die before any store to the header, once a push is begun."""
+
+    def __init__(self, doom: Doom, *arguments: Any) -> None:
+        self._doom = doom
+        super().__init__(*arguments)
+
+    def __setitem__(self, field: str, value: Any) -> None:
+        if self["intent_active"] and self._doom.strikes():
+            raise ShardKilledError
+        super().__setitem__(field, value)
+
+
+@dataclass(frozen=True)
 class MortalRule:
-    """An update rule that can be made to kill its shard before or after the update of a block."""
+    """An update rule whose process may die when it has done half of a block."""
 
-    def __init__(self, rule: UpdateRule) -> None:
-        self._rule = rule
-        self.slots = rule.slots
-        self._points_left: int | None = None
-
-    def doom(self, point: int | None) -> None:
-        """Die at the `point`-th chance from now, two a block; None: live on."""
-        self._points_left = point
+    rule: UpdateRule
+    doom: Doom
 
     @property
-    def doomed(self) -> bool:
-        return self._points_left is not None
+    def slots(self) -> tuple[str, ...]:
+        return self.rule.slots
 
-    def apply_(
-        self,
-        values: Tensor,
-        slots: Sequence[Tensor],
-        grad: Tensor,
-        scratch: Tensor,
-        scale: float,
-        step: int,
-    ) -> None:
-        self._chance()
-        self._rule.apply_(values, slots, grad, scratch, scale, step)
-        self._chance()
+    def compile(self, dtype: Dtype) -> None:
+        self.rule.compile(dtype)
 
-    def _chance(self) -> None:
-        if self._points_left is None:
-            return
-        if not self._points_left:
-            raise ShardKilledError
-        self._points_left -= 1
+    def update(self, dtype: Dtype, scale: float, step: int) -> Update:
+        whole = self.rule.update(dtype, scale, step)
+
+        def mortal(*arguments: Any, **named: Any) -> None:
+            if self.doom.strikes():
+                half_done(whole, *arguments, **named)
+                raise ShardKilledError
+            whole(*arguments, **named)
+
+        return mortal
+
+
+def half_done(
+    update: Update, vectors: Array, grad: Array, kept: Array, start: int, stop: int, num_ahead: int
+) -> None:
+    """As far as `update` is when half of the block is updated and half of the next one copied."""
+    middle = (start + stop) // 2
+    block, copied = vectors[:, middle:stop].copy(), kept[:, num_ahead // 2 :].copy()
+    update(vectors, grad, kept, start, stop, num_ahead)
+    vectors[:, middle:stop] = block
+    kept[:, num_ahead // 2 :] = copied
 
 
 class MortalShard:
@@ -63,21 +95,27 @@ class MortalShard:
         max_staleness: int | None,
         max_norm: float | None = None,
     ) -> None:
-        self._rule = MortalRule(make_rule(rule))
+        self._doom = Doom()
+        self._rule = MortalRule(make_rule(rule), self._doom)
         self._max_staleness, self._max_norm = max_staleness, max_norm
-        self._state = ShardState.in_memory(values.numel(), len(self._rule.slots), values.dtype)
+        shape = (values.numel(), len(self._rule.slots), values.dtype)
+        self._state = MortalState(self._doom, bytearray(ShardState.num_bytes(*shape)), *shape)
         zeros = [torch.zeros_like(values) for _ in self._rule.slots]
         self._state.fill(values, zeros, version=0)
         self.epoch = 0
         self._start()
-        self.doom, self.num_points = self._rule.doom, 2 * self._state.num_blocks
+        self.num_points = _STORES + (1 + _STORES_A_BLOCK) * self._state.num_blocks
+
+    def doom(self, point: int) -> None:
+        """Die at the `point`-th chance from now, of which a push has `num_points`."""
+        self._doom.points_left = point
 
     def push(self, push: Push, grad: Tensor) -> Applied:
         """As the shard does; one that is doomed dies at the latest before it answers."""
         try:
             return self.shard.push(push, grad)
         finally:
-            if self._rule.doomed:
+            if self._doom.points_left is not None:
                 raise ShardKilledError
 
     def _start(self) -> None:
@@ -88,6 +126,6 @@ class MortalShard:
 
     def take_over(self, grad: Tensor) -> None:
         """A successor starts and finishes the push of `grad`, in which the last owner died."""
-        self._rule.doom(None)
+        self._doom.points_left = None
         self._start()
         self.shard.finish_interrupted(lambda _: grad)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from engine.applied_pushes import AppliedPushes
@@ -12,7 +11,7 @@ from engine.ledger import Holder, Progress
 from engine.push import Applied, FencedShardError, Push, StaleIncarnationError
 from engine.push_limits import PushLimits
 from engine.rules import UpdateRule
-from engine.state import BLOCK, NOWHERE, Location, ShardState
+from engine.state import NOWHERE, Location, ShardState
 
 
 class ChangeLog(Protocol):
@@ -60,8 +59,8 @@ class ParameterShard:
         self._limits = PushLimits(max_staleness, max_norm)
         self._record = record
         self._log = log
-        self._scratch = torch.empty(min(BLOCK, state.values.numel()), dtype=state.values.dtype)
         self._applied = AppliedPushes(state.rows)
+        rule.compile(state.vectors.dtype)  # now, that no push has to wait for it
         if state["owner_epoch"] >= epoch:
             raise FencedShardError(
                 f"epoch {epoch} wants a shard that epoch {state['owner_epoch']} already owns"
@@ -230,13 +229,15 @@ class ParameterShard:
         state["intent_active"] = version
 
     def _apply_from(self, first_block: int, grad: Tensor, scale: float) -> None:
-        step = int(self._state["intent_active"])
-        for index in range(first_block, self._state.num_blocks):
-            values, slots = self._state.block(index)
-            self._state.save_undo(index)
-            part = grad[index * BLOCK : (index + 1) * BLOCK]
-            self._rule.apply_(values, slots, part, self._scratch[: values.numel()], scale, step)
-            self._state["intent_next_block"] = index + 1
+        state = self._state
+        update = self._rule.update(state.vectors.dtype, scale, int(state["intent_active"]))
+        values = grad.numpy()
+        state.save_undo(first_block)
+        for index in range(first_block, state.num_blocks):
+            start, stop = state.block(index)
+            num_ahead = state.block(index + 1)[1] - stop
+            update(state.vectors, values, state.undo(index + 1), start, stop, num_ahead)
+            state.begin_block(index + 1)
 
     def _commit(self) -> None:
         """Record the intended push as applied. Every line may run twice with the same effect."""

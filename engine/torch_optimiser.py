@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,10 +43,11 @@ def torch_optimiser(config: RuleConfig, parameters: Sequence[Tensor]) -> torch.o
                 fused=True,
             )
         case AdagradConfig():
+            dtype = np.dtype(torch.finfo(parameters[0].dtype).dtype)
             return torch.optim.Adagrad(
                 parameters,
                 lr=config.gamma,
-                eps=config.epsilon or vanishing_epsilon(parameters[0].dtype),
+                eps=config.epsilon or vanishing_epsilon(dtype),
                 weight_decay=config.weight_decay,
                 fused=True,
             )

@@ -1,39 +1,32 @@
 """SGD with momentum, classical or Nesterov's, as torch.optim.SGD writes it."""
 
-from collections.abc import Sequence
-
-import torch
-from torch import Tensor
-
 from engine.config import MomentumConfig
+from engine.rules.arithmetic import fma
+from engine.rules.rule import Dtype, ElementwiseRule
 
 
-class Momentum:
-    """One pass over the memory with torch's fused kernel."""
+def momentum_rule(config: MomentumConfig) -> ElementwiseRule:
+    """The rule that `config` describes."""
 
-    slots: tuple[str, ...] = ("velocity",)
+    def constants(dtype: Dtype, scale: float, step: int) -> tuple[float, ...]:
+        rate = config.learning_rate * scale
+        return rate, config.momentum, config.weight_decay, config.nesterov
 
-    def __init__(self, config: MomentumConfig) -> None:
-        self._config = config
+    return ElementwiseRule(("velocity",), formula, constants)
 
-    def apply_(
-        self,
-        values: Tensor,
-        slots: Sequence[Tensor],
-        grad: Tensor,
-        scratch: Tensor,
-        scale: float,
-        step: int,
-    ) -> None:
-        torch._fused_sgd_(
-            [values],
-            [grad],
-            list(slots),
-            weight_decay=self._config.weight_decay,
-            momentum=self._config.momentum,
-            lr=self._config.learning_rate * scale,
-            dampening=0.0,
-            nesterov=self._config.nesterov,
-            maximize=False,
-            is_first_step=False,  # a velocity of 0 makes the first step no exception
-        )
+
+def formula(
+    value: float,
+    velocity: float,
+    grad: float,
+    rate: float,
+    momentum: float,
+    weight_decay: float,
+    nesterov: float,
+) -> tuple[float, float]:
+    """v' = momentum v + g;  w' = w - rate v', Nesterov's: w' = w - rate (g + momentum v')."""
+    if weight_decay:
+        grad = fma(weight_decay, value, grad)
+    velocity = momentum * velocity + grad
+    direction = fma(momentum, velocity, grad) if nesterov else velocity
+    return fma(-rate, direction, value), velocity

@@ -1,32 +1,34 @@
 """RMSProp, as torch.optim.RMSprop writes it (Tieleman & Hinton 2012, lecture 6.5)."""
 
-from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from math import sqrt
 
 from engine.config import RmspropConfig
+from engine.rules.arithmetic import fma
+from engine.rules.rule import Dtype, ElementwiseRule
 
 
-class Rmsprop:
-    slots: tuple[str, ...] = ("mean_square",)
+def rmsprop_rule(config: RmspropConfig) -> ElementwiseRule:
+    """The rule that `config` describes."""
 
-    def __init__(self, config: RmspropConfig) -> None:
-        self._config = config
+    def constants(dtype: Dtype, scale: float, step: int) -> tuple[float, ...]:
+        rate, smoothing = config.learning_rate * scale, config.smoothing
+        return rate, smoothing, 1 - smoothing, config.epsilon, config.weight_decay
 
-    def apply_(
-        self,
-        values: Tensor,
-        slots: Sequence[Tensor],
-        grad: Tensor,
-        scratch: Tensor,
-        scale: float,
-        step: int,
-    ) -> None:
-        (mean_square,) = slots
-        if self._config.weight_decay:
-            grad = grad.add(values, alpha=self._config.weight_decay)
-        smoothing = self._config.smoothing
-        mean_square.mul_(smoothing).addcmul_(grad, grad, value=1 - smoothing)
-        root = torch.sqrt(mean_square, out=scratch).add_(self._config.epsilon)
-        values.addcdiv_(grad, root, value=-self._config.learning_rate * scale)
+    return ElementwiseRule(("mean_square",), formula, constants)
+
+
+def formula(
+    value: float,
+    mean_square: float,
+    grad: float,
+    rate: float,
+    smoothing: float,
+    share: float,
+    epsilon: float,
+    weight_decay: float,
+) -> tuple[float, float]:
+    """m' = smoothing m + share g^2;  w' = w - rate g / (sqrt(m') + epsilon)."""
+    if weight_decay:
+        grad = fma(weight_decay, value, grad)
+    mean_square = fma(share * grad, grad, smoothing * mean_square)
+    return value - rate * grad / (sqrt(mean_square) + epsilon), mean_square

@@ -1,43 +1,74 @@
-"""What a parameter shard asks of an update rule."""
+"""What a parameter shard asks of an update rule, and how a formula becomes one."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Dtype = np.dtype[Any]
+
+
+class Update(Protocol):
+    """What one push does to a block, and the copy of the next block that can undo the next step."""
+
+    def __call__(
+        self, vectors: Array, grad: Array, kept: Array, start: int, stop: int, num_ahead: int
+    ) -> None:
+        """Update columns start to stop; meanwhile copy the `num_ahead` columns behind them.
+
+        Args:
+            vectors: values and slots, shape (1 + num_slots, P) or wider, rows contiguous.
+            grad: only read, shape (P,), of the same type.
+            kept: where the copy goes, shape (1 + num_slots, num_ahead) or wider.
+            num_ahead: 0 to stop - start.
+        """
+        ...
 
 
 class UpdateRule(Protocol):
-    """How a gradient changes parameters. Elementwise: any block may be updated on its own.
+    """How a gradient changes parameters. Elementwise: any block may be updated on its own."""
 
-    Blocks should begin at multiples of `engine.layout.ALIGNMENT`, as those of shards do: torch's
-    fused kernels round the last elements of a tensor, which fill no vector register, otherwise.
-    """
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Names of the state vectors that it keeps beside the parameters, all starting at 0."""
+        ...
 
-    #: Names of the state vectors ("slots") that it keeps beside the parameters, all starting at 0.
-    slots: tuple[str, ...]
+    def compile(self, dtype: Dtype) -> None:
+        """Be ready to update vectors of this type; takes half a second, once in a process."""
+        ...
 
-    def apply_(
-        self,
-        values: Tensor,
-        slots: Sequence[Tensor],
-        grad: Tensor,
-        scratch: Tensor,
-        scale: float,
-        step: int,
-    ) -> None:
-        """Update `values` and `slots` in place; `grad` is only read. All are (block,).
+    def update(self, dtype: Dtype, scale: float, step: int) -> Update:
+        """What one push does.
 
         Args:
-            scratch: memory of the same shape, overwritten.
             scale: factor on the configured rate, from the learning-rate schedule.
             step: how many updates these parameters have had when this one is done.
         """
         ...
 
 
-def decayed(grad: Tensor, values: Tensor, weight_decay: float, scratch: Tensor) -> Tensor:
-    """grad + weight_decay * values, in `scratch`; `grad` itself when there is no decay."""
-    if not weight_decay:
-        return grad
-    return torch.add(grad, values, alpha=weight_decay, out=scratch)
+@dataclass(frozen=True)
+class ElementwiseRule:
+    """A rule given by its formula for one element.
+
+    `formula` takes the element's value, its slots, its gradient and then `constants`; it returns
+    the new value and the new slots. All are of the vectors' type, and so must be what it computes:
+    a float literal in it would make that float64.
+    """
+
+    slots: tuple[str, ...]
+    formula: Callable[..., tuple[float, ...]]
+    constants: Callable[[Dtype, float, int], tuple[float, ...]]  # as `update`'s arguments
+
+    def compile(self, dtype: Dtype) -> None:
+        self.update(dtype, 1.0, 1)
+
+    def update(self, dtype: Dtype, scale: float, step: int) -> Update:
+        from engine.rules.loops import compiled  # numba is for processes that hold shards only
+
+        constants = tuple(map(dtype.type, self.constants(dtype, scale, step)))
+        return partial(compiled(self.formula, len(self.slots), len(constants), dtype), constants)

@@ -1,27 +1,21 @@
 """Plain stochastic gradient descent."""
 
-from collections.abc import Sequence
-
-from torch import Tensor
-
 from engine.config import SgdConfig
-from engine.rules.rule import decayed
+from engine.rules.arithmetic import fma
+from engine.rules.rule import Dtype, ElementwiseRule
 
 
-class Sgd:
-    slots: tuple[str, ...] = ()
+def sgd_rule(config: SgdConfig) -> ElementwiseRule:
+    """The rule that `config` describes."""
 
-    def __init__(self, config: SgdConfig) -> None:
-        self._config = config
+    def constants(dtype: Dtype, scale: float, step: int) -> tuple[float, ...]:
+        return config.learning_rate * scale, config.weight_decay
 
-    def apply_(
-        self,
-        values: Tensor,
-        slots: Sequence[Tensor],
-        grad: Tensor,
-        scratch: Tensor,
-        scale: float,
-        step: int,
-    ) -> None:
-        grad = decayed(grad, values, self._config.weight_decay, scratch)
-        values.add_(grad, alpha=-self._config.learning_rate * scale)
+    return ElementwiseRule((), formula, constants)
+
+
+def formula(value: float, grad: float, rate: float, weight_decay: float) -> tuple[float]:
+    """w' = w - rate (g + decay w)."""
+    if weight_decay:
+        grad = fma(weight_decay, value, grad)
+    return (fma(-rate, grad, value),)

@@ -14,10 +14,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from engine.checkpoint import Checkpoint
 from engine.config import DownpourConfig, MomentumConfig, ScheduleConfig
+from engine.rules import make_rule
 from tests.engine.rows import Listener
 from tests.engine.threaded import threaded_run
 from tests.kills import was_killed
@@ -58,6 +60,7 @@ def wait_for_checkpoint(folder: Path, pid: int) -> None:
 def main(folder: Path, seed: int) -> None:
     """Kill NUM_KILLS lives at random moments; let the last one end by itself."""
     torch.set_num_threads(1)
+    make_rule(CONFIG.rule).compile(np.dtype(np.float32))  # once for all that are forked
     rng = random.Random(seed)
     for life in range(NUM_KILLS + 1):
         if not (pid := os.fork()):

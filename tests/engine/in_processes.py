@@ -25,8 +25,11 @@ from engine.endpoint import ShardEndpoint
 from engine.events import Listener
 from engine.gate import Gate
 from engine.link import RemoteServer
+from engine.mortal_shard import half_done
 from engine.push_log import PushLog
 from engine.replica_role import run_replica
+from engine.rules import UpdateRule
+from engine.rules.rule import Update
 from engine.run_spec import RunSpec
 from engine.shard_role import serve_shard
 from tests.engine.fuses import slow
@@ -63,7 +66,7 @@ def shard_process(
     _let_go_of_sockets()
     torch.set_num_threads(1)
     if small_blocks:
-        state.BLOCK = shard.BLOCK = BLOCK
+        state.BLOCK = BLOCK
     if stop:
         _arm(stop)
     gate.HOLD_S = 10 * _WAIT_S  # nobody is saved by giving up
@@ -116,20 +119,23 @@ def _stopping(function: Callable[..., Any], number: int) -> Callable[..., Any]:
 class _HalfBlock:
     """A rule that stops its process when the `number`-th block is half done."""
 
-    def __init__(self, rule: Any, number: int) -> None:
-        self.slots = rule.slots
+    def __init__(self, rule: UpdateRule, number: int) -> None:
+        self.slots, self.compile = rule.slots, rule.compile
         self._rule, self._left = rule, number
 
-    def apply_(self, values, slots, grad, scratch, scale, step) -> None:
-        self._left -= 1
-        if self._left:
-            return self._rule.apply_(values, slots, grad, scratch, scale, step)
-        half = values.numel() // 2
-        for part in (slice(half), slice(half, None)):
-            own = [slot[part] for slot in slots]
-            self._rule.apply_(values[part], own, grad[part], scratch[part], scale, step)
-            if part.stop:
-                signal.raise_signal(signal.SIGSTOP)
+    def update(self, dtype, scale, step) -> Update:
+        whole = self._rule.update(dtype, scale, step)
+
+        def update(vectors, grad, kept, start, stop, num_ahead) -> None:
+            self._left -= 1
+            if self._left:
+                return whole(vectors, grad, kept, start, stop, num_ahead)
+            half_done(whole, vectors, grad, kept, start, stop, num_ahead)
+            signal.raise_signal(signal.SIGSTOP)
+            whole(vectors, grad, kept, (start + stop) // 2, stop, 0)
+            kept[:, :num_ahead] = vectors[:, stop : stop + num_ahead]
+
+        return update
 
 
 class ProcessRun:

@@ -28,7 +28,7 @@ from engine.shard import ParameterShard
 from engine.state import BLOCK, Location, ShardState
 from tests.kills import was_killed
 
-SIZE = 12 * BLOCK + 100
+SIZE = 48 * BLOCK + 100
 NUM_KILLS = 20
 RULE = MomentumConfig(learning_rate=0.1, momentum=0.9)
 
@@ -89,7 +89,9 @@ def main(folder: Path, seed: int) -> None:
     rng = random.Random(seed)
     memory.create(folder / "gradient", SIZE * 4)
     (folder / "replies").touch()
-    open_state(folder).fill(torch.zeros(SIZE), [torch.zeros(SIZE)], version=0)
+    state = open_state(folder)
+    state.fill(torch.zeros(SIZE), [torch.zeros(SIZE)], version=0)
+    make_rule(RULE).compile(state.vectors.dtype)  # once for all that are forked
     for epoch in range(1, NUM_KILLS + 2):
         last_one = epoch > NUM_KILLS
         if not (pid := os.fork()):

@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from engine import checkpoint, memory
 from engine.config import DownpourConfig, MomentumConfig, WarmStartConfig
+from engine.rules import make_rule
 from engine.warm_start import FOLDER
 from tests.engine.in_processes import process_run
 from tests.engine.rows import Meddler, When
@@ -40,6 +42,7 @@ def die(*_: Any) -> None:
 def main(folder: Path, point: str, root: Path) -> None:
     memory.shared_root = lambda: root
     torch.set_num_threads(1)
+    make_rule(CONFIG.rule).compile(np.dtype(np.float32))  # before the first progress is due
     reactions = []
     if point == "warm start":
         reactions = [When("progress", 1, die)]

@@ -1,14 +1,16 @@
 """Parameter shards in plain memory, and pushes for them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from engine.config import MomentumConfig, RuleConfig
 from engine.ledger import Progress
 from engine.push import Push
-from engine.rules import make_rule
+from engine.rules import UpdateRule, make_rule
 from engine.shard import ParameterShard
 from engine.state import ShardState
 
@@ -39,6 +41,23 @@ def new_shard(
 ) -> ParameterShard:
     """A shard of epoch 1 on a new state."""
     return ParameterShard(new_state(size, rule), make_rule(rule), 1, max_staleness)
+
+
+def apply_(
+    rule: UpdateRule,
+    values: Tensor,
+    slots: Sequence[Tensor],
+    grad: Tensor,
+    scale: float = 1.0,
+    step: int = 1,
+) -> None:
+    """Change `values` and `slots`, each of shape (size,), by one update; nothing is kept."""
+    vectors = torch.stack([values, *slots]).numpy()
+    nowhere = np.empty((len(vectors), 0), vectors.dtype)
+    update = rule.update(vectors.dtype, scale, step)
+    update(vectors, grad.numpy(), nowhere, 0, values.numel(), 0)
+    for vector, changed in zip([values, *slots], vectors, strict=True):
+        vector.copy_(torch.from_numpy(changed))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,9 @@ from tests.engine.problems import (
     UNIT_SIZES,
     classifier,
     in_order,
+    in_whole_registers,
     network,
+    use_nearest_roots,
 )
 
 
@@ -35,16 +37,6 @@ def config(**changed) -> DownpourConfig:
 def num_minibatches(config: DownpourConfig) -> int:
     per_epoch = sum(-(-size // config.minibatch_size) for size in UNIT_SIZES)
     return per_epoch * config.num_epochs
-
-
-def in_whole_registers() -> nn.Module:
-    """A network whose tensors all fill vector registers: torch's fused kernels round the last
-    elements of other tensors otherwise, and a flat vector has its last elements elsewhere."""
-    generator = torch.Generator().manual_seed(1)
-    layers = [nn.Linear(6, 16, bias=False), nn.Tanh(), nn.Linear(16, 3, bias=False)]
-    for layer in layers[::2]:
-        nn.init.normal_(layer.weight, std=0.5, generator=generator)
-    return nn.Sequential(*layers)
 
 
 def by_plain_torch(config: DownpourConfig, module: nn.Module, optimiser_class, **options) -> Tensor:
@@ -81,7 +73,10 @@ CASES = [
 
 @pytest.mark.parametrize(("rule", "optimiser", "options"), CASES)
 @pytest.mark.parametrize("num_shards", [1, 2])
-def test_one_replica_follows_plain_torch_to_the_last_bit(rule, optimiser, options, num_shards):
+def test_one_replica_follows_plain_torch_to_the_last_bit(
+    monkeypatch, rule, optimiser, options, num_shards
+):
+    use_nearest_roots(monkeypatch)
     settings, module = config(rule=rule), in_whole_registers()
     problem = classifier(in_whole_registers())
     result = train_in_process(problem, settings, num_replicas=1, num_shards=num_shards)

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from engine.config import RuleConfig
+from engine.mortal_shard import half_done
 from engine.rules import UpdateRule, make_rule
+from engine.rules.rule import Update
 from engine.shard import ParameterShard
 from engine.state import Location, ShardState
 from tests.engine.killed import Killed, dies_at
@@ -25,24 +27,15 @@ PLACE = Location("/memory/replica", 4096)
 def small_blocks(monkeypatch):
     """The same code on blocks of 8 values: three of them fill the vector."""
     monkeypatch.setattr("engine.state.BLOCK", BLOCK)
-    monkeypatch.setattr("engine.shard.BLOCK", BLOCK)
 
 
 class TornUndo(ShardState):
-    """A state whose process dies when the copy of its last block is half done."""
-
-    def __init__(self, *args: Any, blocks: int) -> None:
-        super().__init__(*args)
-        self.blocks = blocks
+    """A state whose process dies when the copy of its first block is half done."""
 
     def save_undo(self, index: int) -> None:
-        self.blocks -= 1
-        if self.blocks:
-            return super().save_undo(index)
-        values, slots = self.block(index)
-        for kept, whole in zip(self._undo, [values, *slots], strict=True):
-            half = whole.numel() // 2
-            kept[:half].copy_(whole[:half])
+        start, stop = self.block(index)
+        half = (stop - start) // 2
+        self.undo(index)[:, :half] = self.vectors[:, start : start + half]
         raise Killed
 
 
@@ -59,12 +52,9 @@ class Memory:
         for sequence in (1, 2):
             owner.push(push(sequence), vector(size, sequence))
 
-    def state(self, blocks_until_torn: int = 0) -> ShardState:
+    def state(self, kind: type[ShardState] = ShardState) -> ShardState:
         num_slots = len(make_rule(self.config).slots)
-        arguments = (self._buffer, self.size, num_slots, torch.float32)
-        if blocks_until_torn:
-            return TornUndo(*arguments, blocks=blocks_until_torn)
-        return ShardState(*arguments)
+        return kind(self._buffer, self.size, num_slots, torch.float32)
 
     def taken_over(
         self, state: ShardState | None = None, rule: UpdateRule | None = None
@@ -135,19 +125,23 @@ def test_successors_that_are_killed_while_they_finish_leave_the_same_bits(size):
 
 
 class Torn:
-    """A rule whose process dies when the arithmetic on its last block is half done."""
+    """A rule whose process dies when its last block is updated by half, the next copied by half."""
 
     def __init__(self, rule: UpdateRule, blocks: int) -> None:
-        self.slots = rule.slots
+        self.slots, self.compile = rule.slots, rule.compile
         self._rule, self._blocks = rule, blocks
 
-    def apply_(self, values, slots, grad, scratch, scale, step) -> None:
-        self._blocks -= 1
-        part = slice(None) if self._blocks else slice(values.numel() // 2)
-        slots = [slot[part] for slot in slots]
-        self._rule.apply_(values[part], slots, grad[part], scratch[part], scale, step)
-        if not self._blocks:
+    def update(self, dtype, scale, step) -> Update:
+        whole = self._rule.update(dtype, scale, step)
+
+        def update(*arguments: Any) -> None:
+            self._blocks -= 1
+            if self._blocks:
+                return whole(*arguments)
+            half_done(whole, *arguments)
             raise Killed
+
+        return update
 
 
 @pytest.mark.parametrize("config", RULES, ids=rule_name)
@@ -160,10 +154,30 @@ def test_a_block_that_was_updated_by_half_is_not_updated_twice(config, blocks):
     assert finish(memory)[0] == uninterrupted(config)
 
 
-@pytest.mark.parametrize("blocks", [1, 2, 3])
-def test_half_a_copy_of_a_block_is_never_put_back(blocks):
+@pytest.mark.parametrize("done", [0, 1, 2])
+def test_half_a_copy_of_a_block_is_never_put_back(done):
     memory = Memory()
-    owner = memory.taken_over(state=memory.state(blocks_until_torn=blocks))
+    if done:  # the heir begins with the block that its predecessor was at
+        with pytest.raises(Killed):
+            send_push_3(memory.taken_over(rule=Torn(make_rule(RULE), done + 1)))
+    heir = memory.taken_over(state=memory.state(TornUndo))
     with pytest.raises(Killed):
-        send_push_3(owner)
+        finish_push_3(heir) if done else send_push_3(heir)
     assert finish(memory)[0] == uninterrupted()
+
+
+@pytest.mark.parametrize("config", RULES, ids=rule_name)
+def test_the_copy_of_a_block_is_made_while_the_one_before_it_is_updated(config):
+    state = Memory(config).state()
+    rule, grad = make_rule(config), vector(21, seed=3).numpy()
+    alone, before = state.vectors.copy(), state.vectors.copy()
+    kept = state.undo(1)
+    kept[:] = 0.0
+    for start, stop, num_ahead in ((0, 8, 8), (8, 16, 5), (16, 21, 0)):
+        update = rule.update(alone.dtype, 1.0, 3)
+        update(state.vectors, grad, kept, start, stop, num_ahead)
+        update(alone, grad, kept, start, stop, 0)
+        copied = before[:, stop : stop + num_ahead]
+        assert kept[:, :num_ahead].tobytes() == copied.tobytes()
+        assert state.vectors.tobytes() == alone.tobytes()
+        assert state.vectors[:, stop:].tobytes() == before[:, stop:].tobytes()

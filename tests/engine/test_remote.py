@@ -14,7 +14,7 @@ from engine.rules import make_rule
 from engine.segment import Segment
 from tests.engine.problems import RULES, rule_name
 from tests.engine.serving import Serving, serving
-from tests.engine.shards import vector
+from tests.engine.shards import apply_, vector
 
 SIZE = 100
 
@@ -40,9 +40,7 @@ def test_pushes_over_sockets_are_steps_of_the_rule(tmp_path, rule, same_host, nu
         for sequence in range(1, 6):
             link.segment.gradients[sequence % 2].copy_(vector(SIZE, sequence))
             link.push(sequence, slot=sequence % 2)
-            math_rule.apply_(
-                expected, slots, vector(SIZE, sequence), torch.empty(SIZE), 1.0, sequence
-            )
+            apply_(math_rule, expected, slots, vector(SIZE, sequence), step=sequence)
         versions = link.server.fetch(1)
         assert versions == [5] * num_shards
         assert torch.equal(link.segment.parameters[1], expected)

@@ -12,7 +12,7 @@ from engine.rules import make_rule
 from engine.shard import ParameterShard
 from engine.state import NUM_ROWS, ShardState
 from tests.engine.problems import RULES, rule_name
-from tests.engine.shards import RULE, Contents, new_shard, new_state, push, vector
+from tests.engine.shards import RULE, Contents, apply_, new_shard, new_state, push, vector
 
 SIZE = 10
 
@@ -25,7 +25,7 @@ def test_a_push_is_one_step_of_the_rule(config):
     for sequence in range(1, 6):
         grad = vector(SIZE, seed=sequence)
         shard.push(push(sequence)._replace(scale=0.5), grad)
-        rule.apply_(values, slots, grad, torch.empty(SIZE), 0.5, sequence)
+        apply_(rule, values, slots, grad, 0.5, sequence)
     found, found_slots, version = shard.copy()
     assert torch.equal(found, values)
     assert list(found_slots) == list(rule.slots)

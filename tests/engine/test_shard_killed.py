@@ -9,6 +9,7 @@ import torch
 from engine.rules import make_rule
 from engine.shard import ParameterShard
 from tests.engine.kill_storm import NUM_KILLS, RULE, SIZE, gradient, open_state, replies
+from tests.engine.shards import apply_
 
 
 def test_twenty_kills_lose_no_acknowledged_push_and_apply_none_twice(tmp_path):
@@ -23,9 +24,9 @@ def test_twenty_kills_lose_no_acknowledged_push_and_apply_none_twice(tmp_path):
     # A kill between two pushes would prove little: most must have hit one in the middle.
     assert sum(answer["duplicate"] for answer in answers) > NUM_KILLS / 4
 
-    values, velocity, scratch = torch.zeros(SIZE), torch.zeros(SIZE), torch.empty(SIZE)
+    values, velocity = torch.zeros(SIZE), torch.zeros(SIZE)
     for sequence in sequences:
-        make_rule(RULE).apply_(values, [velocity], gradient(sequence), scratch, 1.0, sequence)
+        apply_(make_rule(RULE), values, [velocity], gradient(sequence), step=sequence)
     shard = ParameterShard(open_state(tmp_path), make_rule(RULE), epoch=NUM_KILLS + 2)
     found, slots, version = shard.copy()
     assert version == len(answers)

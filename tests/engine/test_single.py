@@ -17,7 +17,15 @@ from engine.instructions import RunFailedError
 from engine.ledger import Ledger
 from engine.single import train_single
 from engine.torch_problem import TorchProblem
-from tests.engine.problems import NUM_SAMPLES, RULES, UNIT_SIZES, classifier, rule_name
+from tests.engine.problems import (
+    NUM_SAMPLES,
+    RULES,
+    UNIT_SIZES,
+    classifier,
+    in_whole_registers,
+    rule_name,
+    use_nearest_roots,
+)
 from tests.engine.rows import Listener, Meddler, StoppedByTestError, When, in_file, stop
 
 NUM_EPOCHS = 3
@@ -35,10 +43,15 @@ def stopped_at(number: int) -> Meddler:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=rule_name)
-def test_it_ends_at_the_bits_of_one_downpour_replica(tmp_path, rule):
-    result = train_single(classifier, config(rule=rule), tmp_path, IDENTITY)
+def test_it_ends_at_the_bits_of_one_downpour_replica(tmp_path, monkeypatch, rule):
+    use_nearest_roots(monkeypatch)
+
+    def factory() -> TorchProblem:
+        return classifier(in_whole_registers())
+
+    result = train_single(factory, config(rule=rule), tmp_path, IDENTITY)
     downpour = DownpourConfig(minibatch_size=8, num_epochs=NUM_EPOCHS, rule=rule)
-    other = train_in_process(classifier(), downpour, num_replicas=1, num_shards=2)
+    other = train_in_process(factory(), downpour, num_replicas=1, num_shards=2)
     assert torch.equal(result.parameters, other.parameters)
     assert (result.num_steps, result.num_samples) == (NUM_STEPS, NUM_EPOCHS * NUM_SAMPLES)
 
