@@ -117,18 +117,16 @@ def test_a_killed_optimiser_goes_on_at_its_record_on_more_shards(client, tmp_pat
     was_killed("sandblaster coordinator", killed.wait(timeout=60))
     before = in_file(tmp_path)
     assert wait_until_gone({row["pid"] for row in before if "pid" in row})
-    arguments = (doomed.FACTORY, doomed.CONFIG)
+    arguments, refused = (doomed.FACTORY, doomed.CONFIG), replace(MORE, allow_resharding=False)
     with pytest.raises(CheckpointMismatchError, match=r"cluster\.allow_resharding=true"):
-        refused = replace(MORE, allow_resharding=False)
         train_sandblaster(client, *arguments, refused, tmp_path, doomed.IDENTITY)
 
     heard = Listener()
     result = train_sandblaster(client, *arguments, MORE, tmp_path, doomed.IDENTITY, heard)
     committed = [row for row in before if row["event"] == "iteration"][-2:]
     resumed_at = heard.of("start")[0]["resumed_at_samples"]
-    assert resumed_at in [row["samples"] for row in committed] and resumed_at
     assert len(heard.of("shard_serving")) == 3
-    (at,) = (row for row in committed if row["samples"] == resumed_at)
+    (at,) = (row for row in committed if row["samples"] == resumed_at > 0)
     first = next(row for row in heard.of("iteration") if row["iteration"] == at["iteration"] + 1)
     assert first["loss"] < at["loss"]  # by the direction of the history that was cut anew
     assert whole_loss(result.parameters) < first["loss"]
