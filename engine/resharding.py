@@ -23,9 +23,9 @@ def reshard(
 ) -> Checkpoint:
     """Write `found` once more, as the newest checkpoint, on as many shards as there are `slices`.
 
-    It says the same of samples, steps and time. A shard's version is the highest of those that it
-    is cut from: they differ where a push was refused by, or had reached, some shards only. Needs
-    the memory of one shard of each kind.
+    It says the same of samples, steps and time. A shard's version is the lowest of those that it
+    is cut from: they differ where a push was refused by, or had reached, some shards only. At no
+    time is more in memory than one shard to be read and one, twice, to be written.
 
     Args:
         identity: of this run.
@@ -41,7 +41,7 @@ def reshard(
     shards = []
     for index, part in enumerate(slices):
         vectors = cut_anew(before, part, found.read_shard)
-        version = max(found.shards[shard].version for shard, _ in _within(before, part))
+        version = min(found.shards[shard].version for shard, _ in _within(before, part))
         shards.append(ShardFile(version, checkpoint.write_shard(folder, index, vectors)))
     made = checkpoint.commit(
         checkpoints,

@@ -132,10 +132,10 @@ def test_whatever_else_differs_is_refused_with_the_setting_too(tmp_path, field, 
     assert [path.name for path in tmp_path.iterdir()] == ["000007"]
 
 
-def test_where_shards_differ_in_version_each_new_one_has_the_highest_of_its_own(tmp_path):
+def test_where_shards_differ_in_version_each_new_one_has_the_lowest_of_its_own(tmp_path):
     left(tmp_path, whole_vectors(()), 3, versions=(17, 16, 18))
-    assert [shard.version for shard in resumed(tmp_path, 5).shards] == [17, 17, 16, 18, 18]
-    assert [shard.version for shard in resumed(tmp_path, 1).shards] == [18]
+    assert [shard.version for shard in resumed(tmp_path, 5).shards] == [17, 17, 16, 16, 18]
+    assert [shard.version for shard in resumed(tmp_path, 1).shards] == [16]
 
 
 def test_a_finished_run_stays_finished(tmp_path):
