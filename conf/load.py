@@ -31,6 +31,7 @@ WITHOUT_EFFECT: Final = (
     "algorithm.keep_checkpoints",
     "algorithm.prefetch",
     "algorithm.record",
+    "cluster.allow_resharding",
     "cluster.dashboard_port",
     "cluster.heartbeat_interval_s",
     "cluster.heartbeat_timeout_s",

@@ -59,6 +59,12 @@ def contradictions(config: RunConfig) -> Iterator[Contradiction]:
             "gloo or nccl, which have no TLS: it stays on loopback"
         )
         yield Contradiction(("cluster.host", "algorithm"), text)
+    if config.cluster.allow_resharding and config.paths.run_name is None:
+        text = (
+            "cluster.allow_resharding=true goes on with a run that is there, but the usual name of "
+            "a run changes with cluster.num_shards: give paths.run_name=NAME, its folder's name"
+        )
+        yield Contradiction(("cluster.allow_resharding", "paths.run_name"), text)
 
 
 def _names(config: RunConfig) -> Iterator[Contradiction]:

@@ -23,20 +23,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from engine.frames import as_bytes
+from engine.identity import check_identity
 from engine.ledger import Range
 
 log = logging.getLogger(__name__)
 _DOCUMENT = "checkpoint.json"
 _FORMAT = 1
-_SHOWN_CHARS = 200  # of a field in a message
 
 
 class CheckpointError(ValueError):
     """A checkpoint is damaged; the message names file and tensor."""
-
-
-class CheckpointMismatchError(ValueError):
-    """A checkpoint belongs to another run; the message lists the fields that differ."""
 
 
 @dataclass(frozen=True)
@@ -171,8 +167,13 @@ def keep(checkpoint: Checkpoint, folder: Path) -> None:
     sync(folder.parent)
 
 
-def newest(checkpoints: Path, identity: Mapping[str, str]) -> Checkpoint | None:
+def newest(
+    checkpoints: Path, identity: Mapping[str, str], *, resharding: bool = False
+) -> Checkpoint | None:
     """The newest complete checkpoint, None without any; a damaged one is skipped with a warning.
+
+    Args:
+        resharding: its number of shards may be another one.
 
     Raises:
         CheckpointMismatchError: it belongs to a run of another identity.
@@ -182,7 +183,9 @@ def newest(checkpoints: Path, identity: Mapping[str, str]) -> Checkpoint | None:
     for folder in sorted(checkpoints.glob("[0-9]" * 6), reverse=True):
         try:
             checkpoint = read(folder)
-            _check_identity(checkpoint, identity)
+            check_identity(
+                str(folder), "checkpoint", checkpoint.identity, identity, resharding=resharding
+            )
             for shard in range(len(checkpoint.shards)):
                 checkpoint.read_shard(shard)
         except CheckpointError as error:
@@ -236,30 +239,6 @@ def _read_document(path: Path) -> dict[str, Any]:
     if (found := _document_digest(document)) != digest:
         raise CheckpointError(f"{path}: was altered: SHA-256 {found}, want {digest}")
     return document
-
-
-def _check_identity(checkpoint: Checkpoint, identity: Mapping[str, str]) -> None:
-    names = sorted(checkpoint.identity.keys() | identity.keys())
-    differences = [
-        f"  {name}: checkpoint {_shown(there, here)}, this run {_shown(here, there)}"
-        for name in names
-        if (there := checkpoint.identity.get(name)) != (here := identity.get(name))
-    ]
-    if differences:
-        raise CheckpointMismatchError(
-            f"{checkpoint.folder} belongs to another run; it differs in\n"
-            + "\n".join(differences)
-            + "\nUse the configuration it was made with, or another paths.run_name."
-        )
-
-
-def _shown(text: str | None, other: str | None) -> str:
-    """A short text whole; of a long one (a list of classes) from where it differs."""
-    if text is None or len(text) <= _SHOWN_CHARS:
-        return str(text)
-    pairs = enumerate(zip(text, other or "", strict=False))
-    start = next((place for place, (one, two) in pairs if one != two), 0)
-    return f"...{text[max(0, start - _SHOWN_CHARS // 2) :][:_SHOWN_CHARS]}..."
 
 
 def _prune(checkpoints: Path, keep: int) -> None:

@@ -199,6 +199,7 @@ class ClusterConfig:
 
     num_replicas: int = Field(default=2, ge=1)
     num_shards: int = Field(default=2, ge=1)
+    allow_resharding: bool = False  # go on from a checkpoint of another num_shards, cut anew
     threads_per_replica: int | None = Field(default=None, ge=1)  # None: cores / replicas
     host: str = "127.0.0.1"
     tls: TlsConfig | None = None  # needed off loopback; for Dask's connections and our own

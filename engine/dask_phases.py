@@ -51,6 +51,7 @@ def train_phases(
                         checkpoint.read(max(before.glob("[0-9]" * 6))),
                         own / "checkpoints",
                         settings.name,
+                        resharding=cluster.allow_resharding,
                     )
                 story.begin(index, phase)
                 result = _train(session, factory, settings, own, identity, story.listen)

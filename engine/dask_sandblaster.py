@@ -24,6 +24,7 @@ from engine.sandblaster.driver import Driver
 from engine.sandblaster.plan import planned_portions, sized
 from engine.sandblaster.record import IterationRecord, read_record
 from engine.sandblaster.replica_role import run_replica
+from engine.sandblaster.resharding import reshard_record
 from engine.sandblaster.training import Training
 from engine.start import full_identity, resume_or_begin
 
@@ -55,6 +56,7 @@ def train_sandblaster(
         factory: builds the problem, in the replicas' processes.
         folder: of the run; gets `records/`, `checkpoints/` and `events.jsonl`. The run goes on
             from the newest record there, and returns at once when the final checkpoint is there.
+            With `cluster.allow_resharding` that may be one of another number of shards.
         identity: what makes this run this run; a record that differs is refused.
 
     Raises:
@@ -75,9 +77,7 @@ def sandblaster_phase(
 ) -> TrainingResult:
     """`train_sandblaster` in a session whose shards may have served before, and go on to serve."""
     cluster = session.cluster
-    facts = session.ask_replica(
-        _look_at, factory, config, cluster.num_shards, folder, dict(identity)
-    )
+    facts = session.ask_replica(_look_at, factory, config, cluster, folder, dict(identity))
     config = sized(config, sum(facts.unit_sizes))
     if facts.start.final:
         return TrainingResult.of(facts.start, already_complete=True)
@@ -119,17 +119,21 @@ def sandblaster_phase(
 def _look_at(
     factory: ProblemFactory,
     config: SandblasterConfig,
-    num_shards: int,
+    cluster: ClusterConfig,
     folder: Path,
     identity: Mapping[str, str],
 ) -> _Facts:
     """On a worker: the problem's facts, and the checkpoint that the run begins with."""
     problem = build(factory)
-    slices = problem.layout.slices(num_shards)
-    whole = full_identity(identity, problem, num_shards, config.name)
-    start = resume_or_begin(folder / "checkpoints", whole, problem, config.rule, slices)
-    size, dtype = problem.layout.size, problem.layout.dtype
-    return _Facts(size, dtype, slices, tuple(problem.unit_sizes), whole, start)
+    layout, resharding = problem.layout, cluster.allow_resharding
+    slices = layout.slices(cluster.num_shards)
+    whole = full_identity(identity, problem, cluster.num_shards, config.name)
+    start = resume_or_begin(
+        folder / "checkpoints", whole, problem, config.rule, slices, resharding=resharding
+    )
+    if resharding and not start.final:
+        reshard_record(folder / "records", whole, layout, slices)
+    return _Facts(layout.size, layout.dtype, slices, tuple(problem.unit_sizes), whole, start)
 
 
 def _record_start(

@@ -39,7 +39,8 @@ def train_downpour(
             one each.
         factory: builds the problem; called here, and in each replica's process.
         folder: of the run; gets `checkpoints/` and `events.jsonl`. Training goes on from the
-            newest checkpoint there, and returns at once when the final one is there.
+            newest checkpoint there, and returns at once when the final one is there. With
+            `cluster.allow_resharding` that may be one of another number of shards.
         identity: what makes this run this run; a checkpoint that differs is refused. The engine
             adds the parameters' layout, the algorithm and the number of shards, but no setting:
             put in what must not change, or `folder` goes on, or is finished, with other ones.
@@ -67,7 +68,15 @@ def downpour_phase(
     identity = full_identity(identity, problem, cluster.num_shards, config.name)
     checkpoints, logs = folder / "checkpoints", folder / "log"
     salvage_log(logs)
-    start = resume_or_begin(checkpoints, identity, problem, config.rule, slices, config.start_from)
+    start = resume_or_begin(
+        checkpoints,
+        identity,
+        problem,
+        config.rule,
+        slices,
+        config.start_from,
+        resharding=cluster.allow_resharding,
+    )
     if start.final:
         return TrainingResult.of(start, already_complete=True)
     record = folder / "record" / start.folder.name if config.record else None

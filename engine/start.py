@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from engine import checkpoint
-from engine.checkpoint import Checkpoint, CheckpointMismatchError, ShardFile
+from engine.checkpoint import Checkpoint, ShardFile
 from engine.config import RuleConfig
+from engine.identity import SHARDS, CheckpointMismatchError
 from engine.problem import Problem, require_samples
+from engine.resharding import reshard
 from engine.rules import make_rule
 
 
@@ -21,11 +23,15 @@ def resume_or_begin(
     rule_config: RuleConfig,
     slices: Sequence[slice],
     start_from: Path | None = None,
+    *,
+    resharding: bool = False,
 ) -> Checkpoint:
     """The newest checkpoint of this run; without one, checkpoint 0 with the initial parameters.
 
     Args:
         start_from: folder of a checkpoint, of any run and number of shards, that has them instead.
+        resharding: go on from a checkpoint of another number of shards, too. It is cut anew,
+            unless it is final: that one is returned as it is.
 
     Raises:
         CheckpointError: there is none in `start_from`, or it is damaged.
@@ -33,8 +39,10 @@ def resume_or_begin(
         ValueError: the problem has no training sample.
     """
     require_samples(problem)
-    if found := checkpoint.newest(checkpoints, identity):
-        return found
+    if found := checkpoint.newest(checkpoints, identity, resharding=resharding):
+        if found.final or found.identity[SHARDS] == identity[SHARDS]:
+            return found
+        return reshard(found, checkpoints, identity, problem.layout, slices)
     id = checkpoint.next_id(checkpoints)
     folder = checkpoint.partial_folder(checkpoints, id)
     names = make_rule(rule_config).slots
@@ -49,14 +57,19 @@ def resume_or_begin(
     return _commit_first(checkpoints, id, identity, shards)
 
 
-def begin_from(before: Checkpoint, checkpoints: Path, algorithm: str) -> None:
+def begin_from(
+    before: Checkpoint, checkpoints: Path, algorithm: str, *, resharding: bool = False
+) -> None:
     """Make checkpoint 0 of a run's next phase out of the last one of the phase before.
 
     Its vectors are the same files: parameters and the rule's slots, at the same version. Nothing
     is done if `checkpoints` has a checkpoint already.
+
+    Args:
+        resharding: that one may have another number of shards.
     """
     identity = before.identity | {"algorithm": algorithm}
-    if checkpoint.newest(checkpoints, identity):
+    if checkpoint.newest(checkpoints, identity, resharding=resharding):
         return
     id = checkpoint.next_id(checkpoints)
     folder = checkpoint.partial_folder(checkpoints, id)
@@ -117,6 +130,6 @@ def full_identity(
         **identity,
         "algorithm": algorithm,
         "parameters": f"{problem.layout.size} in layout {problem.layout.digest}",
-        "shards": str(num_shards),
+        SHARDS: str(num_shards),
         "units": str(len(problem.unit_sizes)),
     }

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.checkpoint import CheckpointMismatchError
+from engine.identity import check_identity
 
 log = logging.getLogger(__name__)
 _FILE = "record.json"
@@ -60,8 +60,13 @@ def write_record(records: Path, record: IterationRecord) -> None:
     _forget(records, record)
 
 
-def read_record(records: Path, identity: Mapping[str, str]) -> IterationRecord | None:
+def read_record(
+    records: Path, identity: Mapping[str, str], *, resharding: bool = False
+) -> IterationRecord | None:
     """The newest record of this run, or None.
+
+    Args:
+        resharding: its number of shards may be another one.
 
     Raises:
         CheckpointMismatchError: it belongs to a run of another identity.
@@ -74,16 +79,7 @@ def read_record(records: Path, identity: Mapping[str, str]) -> IterationRecord |
     if document.pop("format", None) != _FORMAT:
         raise ValueError(f"{path}: no record of format {_FORMAT}")
     record = IterationRecord(**document)
-    if record.identity != dict(identity):
-        names = sorted(record.identity.keys() | identity.keys())
-        differences = "\n".join(
-            f"  {name}: record {record.identity.get(name)}, this run {identity.get(name)}"
-            for name in names
-            if record.identity.get(name) != identity.get(name)
-        )
-        raise CheckpointMismatchError(
-            f"{path} belongs to another run; it differs in\n{differences}"
-        )
+    check_identity(str(path), "record", record.identity, identity, resharding=resharding)
     return record
 
 

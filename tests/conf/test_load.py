@@ -128,6 +128,16 @@ def test_the_folder_of_a_run_follows_what_decides_its_result():
     assert run_folder(load(overrides=["paths.run_name=mine"])) == Path("outputs/mine")
 
 
+def test_resharding_names_the_run_that_it_goes_on_with():
+    resharding = ["cluster.num_shards=3", "cluster.allow_resharding=true"]
+    with pytest.raises(ConfigurationError, match=r"give paths\.run_name=NAME"):
+        load(overrides=resharding)
+    config = load(overrides=[*resharding, "paths.run_name=mine"])
+    assert run_folder(config) == Path("outputs/mine")
+    allowed = [*resharding[:1], "paths.run_name=mine"]
+    assert config_digest(config) == config_digest(load(overrides=allowed))
+
+
 def test_the_yaml_of_a_configuration_holds_every_resolved_setting():
     config = load(overrides=["experiment=demo"])
     tree = yaml.safe_load(as_yaml(config))

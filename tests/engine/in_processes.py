@@ -261,11 +261,13 @@ def process_run(
     heartbeat_timeout_s: float = 600.0,
     context: str = "forkserver",
     salvaging: bool = False,
+    allow_resharding: bool = False,
 ) -> Iterator[ProcessRun]:
     """A run whose processes have not started yet."""
     cluster = ClusterConfig(
         num_replicas=num_replicas,
         num_shards=num_shards,
+        allow_resharding=allow_resharding,
         heartbeat_interval_s=0.2,
         heartbeat_timeout_s=heartbeat_timeout_s,
     )

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from engine import checkpoint
-from engine.checkpoint import CheckpointMismatchError
+from engine.identity import CheckpointMismatchError
 from tests.engine.checkpoints import COUNTED, IDENTITY, vectors, write
 
 

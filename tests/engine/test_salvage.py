@@ -4,11 +4,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine import memory
 from engine.config import ClusterConfig
+from engine.identity import CheckpointMismatchError
 from engine.ownership import Ownership
 from engine.salvage import salvage_all
 from tests.engine.in_processes import process_run
@@ -54,10 +56,10 @@ def acknowledged(folder: Path) -> int:
     return max(row["samples"] for row in in_file(folder) if row["event"] == "progress")
 
 
-def finish(folder: Path, num_kills: int) -> Listener:
+def finish(folder: Path, num_kills: int, **cluster: Any) -> Listener:
     """Go on to the end; no sample may be missing, and no push be there twice."""
     done, heard = acknowledged(folder), Listener()
-    with process_run(folder, CONFIG, heard, salvaging=True) as run:
+    with process_run(folder, CONFIG, heard, salvaging=True, **cluster) as run:
         run.start_all()
         run.drive_beside(lambda: None)
     assert heard.of("start")[0]["resumed_at_samples"] >= done > 0
@@ -93,6 +95,19 @@ def test_a_flow_killed_twice_in_a_row(tmp_path):
     assert starts[1]["resumed_at_samples"] >= before
     finish(tmp_path, num_kills=2)
     assert not memory_of(pid)
+
+
+@pytest.mark.parametrize("num_shards", [1, 3])
+def test_what_a_killed_flow_owed_goes_on_with_another_number_of_shards(tmp_path, num_shards):
+    pid = kill_flow(tmp_path, "training")
+    with (
+        pytest.raises(CheckpointMismatchError, match=r"shards: checkpoint 2, this run 4"),
+        process_run(tmp_path, CONFIG, Listener(), salvaging=True, num_shards=4),
+    ):
+        pass
+    assert not memory_of(pid)  # a refused run has saved what it found
+    heard = finish(tmp_path, num_kills=1, num_shards=num_shards, allow_resharding=True)
+    assert len(heard.of("shard_serving")) == len(latest(tmp_path).shards) == num_shards
 
 
 def test_another_run_that_starts_in_between_keeps_what_the_killed_one_owed(tmp_path):

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from engine import checkpoint, single
-from engine.checkpoint import CheckpointMismatchError
 from engine.config import DownpourConfig, MomentumConfig, SingleConfig
+from engine.identity import CheckpointMismatchError
 from engine.inprocess import train_in_process
 from engine.instructions import RunFailedError
 from engine.ledger import Ledger

@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 
 from engine import checkpoint
-from engine.checkpoint import CheckpointError, CheckpointMismatchError
+from engine.checkpoint import CheckpointError
 from engine.config import (
     AdagradConfig,
     AdamWConfig,
@@ -15,6 +15,7 @@ from engine.config import (
     SingleConfig,
     WarmStartConfig,
 )
+from engine.identity import CheckpointMismatchError
 from engine.instructions import RunFailedError
 from engine.single import train_single
 from engine.start import full_identity, resume_or_begin

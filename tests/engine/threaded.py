@@ -43,7 +43,10 @@ class ThreadedRun:
         checkpoints = folder / "checkpoints"
         dtype = problem.layout.dtype
         salvage_log(folder / "log")
-        start = resume_or_begin(checkpoints, identity, problem, config.rule, slices)
+        resharding = cluster.allow_resharding
+        start = resume_or_begin(
+            checkpoints, identity, problem, config.rule, slices, resharding=resharding
+        )
         self.server = CoordinatorServer(cluster.host)
         if salvaging:
             own = memory.create_folder(self.server.token)

@@ -6,7 +6,7 @@ import pytest
 
 from conf.errors import ConfigurationError
 from data.sources.source import SourceError
-from engine.checkpoint import CheckpointMismatchError
+from engine.identity import CheckpointMismatchError
 from flows.evaluate import evaluate
 from flows.run import NotTrainedError
 from flows.stage import stage

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from engine.checkpoint import CheckpointMismatchError
+from engine.identity import CheckpointMismatchError
 from engine.sandblaster.record import (
     IterationRecord,
     read_record,
