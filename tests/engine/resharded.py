@@ -66,9 +66,10 @@ class Mortal(Listener):
 
     def __call__(self, row: Row) -> None:
         super().__call__(row)
-        if row["event"] == self._event and row["samples"] % NUM_SAMPLES:
-            if row["samples"] > self.of("start")[0]["resumed_at_samples"]:
-                os.kill(os.getpid(), signal.SIGKILL)
+        if row["event"] != self._event or not row["samples"] % NUM_SAMPLES:
+            return
+        if row["samples"] > self.of("start")[0]["resumed_at_samples"]:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def lives(folder: Path, config: DownpourConfig, numbers: Sequence[int]) -> None:
