@@ -1,6 +1,5 @@
 """An iteration's record on another number of shards: the same vectors, cut anew."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,14 +29,13 @@ def reshard_record(
     record = read_record(records, identity, resharding=True)
     if record is None or record.identity[SHARDS] == identity[SHARDS]:
         return
-    folder = record_folder(records, record.number + 1)
-    shutil.rmtree(folder, ignore_errors=True)  # of an iteration whose record was not written
+    number = record.number + 1
+    folder = record_folder(records, number)
     before, read = layout.slices(len(record.kept)), partial(_kept, records, record)
     kept = []
     for index, part in enumerate(slices):
         digests = checkpoint.write_shard(folder, index, cut_anew(before, part, read))
         kept.append({n: {"folder": folder.name, "sha256": d} for n, d in digests.items()})
-    number = record.number + 1
     write_record(records, replace(record, number=number, identity=dict(identity), kept=kept))
 
 

@@ -19,7 +19,7 @@ from engine import replica_role, training
 from engine.checkpoint import Checkpoint
 from engine.config import ClusterConfig, DownpourConfig, RuleConfig, ScheduleConfig
 from tests.engine.problems import NUM_SAMPLES, RULES, rule_name
-from tests.engine.rows import Listener, Meddler, Row, When
+from tests.engine.rows import Listener, Row
 from tests.engine.threaded import ThreadedRun
 from tests.kills import was_killed
 
@@ -58,10 +58,18 @@ def live(folder: Path, config: DownpourConfig, num_shards: int, heard: Listener)
     return final
 
 
-def die_in_an_epoch(row: Row) -> None:
-    """Kill this very process where an epoch has begun and not ended."""
-    if row["samples"] % NUM_SAMPLES:
-        os.kill(os.getpid(), signal.SIGKILL)
+class Mortal(Listener):
+    """Kills its own process once a row tells of new samples, where an epoch has not ended."""
+
+    def __init__(self, event: str) -> None:
+        self._event = event
+
+    def __call__(self, row: Row) -> None:
+        super().__call__(row)
+        if row["event"] != self._event or not row["samples"] % NUM_SAMPLES:
+            return
+        if row["samples"] > self.of("start")[0]["resumed_at_samples"]:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def lives(folder: Path, config: DownpourConfig, numbers: Sequence[int]) -> None:
@@ -70,7 +78,7 @@ def lives(folder: Path, config: DownpourConfig, numbers: Sequence[int]) -> None:
     for life, num_shards in enumerate(numbers):
         last = life == len(numbers) - 1
         if not (pid := os.fork()):
-            heard = Listener() if last else Meddler(When(event, None, die_in_an_epoch))
+            heard = Listener() if last else Mortal(event)
             live(folder, config, num_shards, heard)
             os._exit(0)
         _, status = os.waitpid(pid, 0)

@@ -78,6 +78,7 @@ def kept_by(records: Path, num_shards: int) -> IterationRecord:
 def test_every_vector_of_the_record_goes_on_to_the_last_bit(tmp_path, old, new):
     before = kept_by(tmp_path, old)
     record_folder(tmp_path, 3).mkdir()  # of an iteration that was never committed
+    (record_folder(tmp_path, 3) / "shard-00.safetensors").write_bytes(b"torn")
     reshard_record(tmp_path, identity(new), LAYOUT, LAYOUT.slices(new))
     found = read_record(tmp_path, identity(new))
     changed = {"number", "identity", "kept"} if old != new else set()
