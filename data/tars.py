@@ -12,6 +12,7 @@ import numpy.typing as npt
 from data.boxes import Annotation, BoxCounts, fit_boxes, scale_boxes
 from data.decode import RgbImage, UndecodableImage, file_extension, orientation
 from data.direct_file import DirectFile
+from data.image_digests import LEFT_OUT, write_digests
 from data.look import Look, glance_at, look_at
 from data.manifest import SIDE_EDGES, Quarantined, TarEntry, write_entry
 from data.originals import Originals
@@ -38,6 +39,7 @@ def write_tar(plan: TarPlan) -> TarEntry:
     record after it: whoever is interrupted has nothing to clean and repeats one tar.
     """
     tally, samples, class_names = _Tally(), plan.samples, plan.class_names
+    digests = bytearray()
     with published(plan.path) as file, Originals() as originals:
         sink = _Sink(file)
         read = originals.in_turn([sample.location for sample in samples], sink.room)
@@ -46,6 +48,7 @@ def write_tar(plan: TarPlan) -> TarEntry:
                 look = _looked_at(data, plan, with_pixels=tally.num_samples < SEEN_FOR_MEAN)
             except UndecodableImage as error:
                 tally.quarantined.append(Quarantined(sample.archive, sample.name, str(error)))
+                digests += LEFT_OUT
                 continue
             about, counts = _known(sample.annotation, data, look)
             tally.box_counts = tally.box_counts.plus(counts)
@@ -56,7 +59,7 @@ def write_tar(plan: TarPlan) -> TarEntry:
                     data = sink.room(len(small))
                     data[:] = small
             tally.add(look)
-            _write_sample(sink, class_names[sample.label], sample, data, look, about)
+            digests += _write_sample(sink, class_names[sample.label], sample, data, look, about)
         sink.finish()
     entry = TarEntry(
         file=plan.path.name,
@@ -70,6 +73,7 @@ def write_tar(plan: TarPlan) -> TarEntry:
         quarantined=tuple(tally.quarantined),
         box_counts=tally.box_counts,
     )
+    write_digests(plan, entry, digests)
     write_entry(record_path(plan.path), entry)
     return entry
 
@@ -156,13 +160,14 @@ def _write_sample(
     data: memoryview,
     look: Look,
     known: dict[str, Any],
-) -> None:
+) -> bytes:
+    digest = hashlib.sha256(data)
     about: dict[str, Any] = {
         "class_name": class_name,
         "name": sample.name,
         "width": look.width,
         "height": look.height,
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "sha256": digest.hexdigest(),
     }
     sink.take(f"{sample.key}.{file_extension(data)}", len(data))
     label = str(sample.label).encode()
@@ -180,6 +185,7 @@ def _write_sample(
             )
         )
     )
+    return digest.digest()
 
 
 def _known(
