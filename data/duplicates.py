@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
-from data.image_digests import Digests, read_digests
+from data.image_digests import DIGEST_BYTES, Digests, read_digests
 from data.listing import Listing
 from data.manifest import DuplicateCounts, Manifest, TarEntry
 from data.plan import Plans
@@ -136,12 +136,12 @@ def read_duplicates(folder: Path) -> list[Duplicate]:
 
 def _keys(digests: Digests) -> npt.NDArray[np.uint64]:
     """The first 8 bytes of each."""
-    return digests.view(np.uint64).reshape(len(digests), -1)[:, 0]
+    return digests.view(np.uint64)[:: DIGEST_BYTES // 8]
 
 
 def _sharing(pieces: Iterable[Digests], shared: npt.NDArray[np.uint64]) -> tuple[Integers, Digests]:
     """Positions and digests of the images whose key is among the `shared` ones, sorted."""
-    positions, found = [np.empty(0, np.int64)], [np.empty(0, "S32")]
+    positions, found = [np.empty(0, np.int64)], [np.empty(0, f"S{DIGEST_BYTES}")]
     start = 0
     for digests in pieces if len(shared) else ():
         keys = _keys(digests)
@@ -198,7 +198,7 @@ def _duplicate(
     start, size = int(repeated.starts[group]), int(repeated.sizes[group])
     positions = repeated.positions[start : start + size].tolist()
     copies = map(named, _few(positions, num_train))
-    digest = bytes(repeated.digests[start]).ljust(32, b"\0")
+    digest = bytes(repeated.digests[start]).ljust(DIGEST_BYTES, b"\0")
     return Duplicate(digest.hex(), num_train, size - num_train, tuple(copies))
 
 

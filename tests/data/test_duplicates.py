@@ -67,12 +67,15 @@ def test_without_any_there_is_no_list(tmp_path):
 def test_one_image_many_times_is_one_row_that_names_a_few(tmp_path, monkeypatch):
     monkeypatch.setattr(duplicates, "MAX_NAMED", 2)
     images = {
-        f"{split}/cat/{n}.jpg": encoded(picture(1)) for split in ("train", "test") for n in range(9)
+        f"{split}/{name}/{n}.jpg": encoded(picture(1))
+        for split in ("train", "test")
+        for name in ("cat", "dog")
+        for n in range(9)
     }
     result = stage(config_of(write_tree(tmp_path / "tree", images)), tmp_path)
-    assert result.manifest.duplicates == DuplicateCounts(9, 8, 8)
+    assert result.manifest.duplicates == DuplicateCounts(18, 17, 17)
     (found,) = read_duplicates(result.folder)
-    assert (found.num_train, found.num_test) == (9, 9)
+    assert (found.num_train, found.num_test) == (18, 18)
     assert [copy.split for copy in found.copies] == ["train", "train", "test", "test"]
 
 
