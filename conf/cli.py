@@ -32,6 +32,7 @@ from conf.compose import FOLDER, VERSION_BASE, composer
 from conf.errors import ConfigurationError
 from conf.load import check_name
 from conf.overrides import is_hydra_override
+from conf.schema import Problems, RunConfig, contradictions
 from conf.sweep import Outcome, check, expand, summary
 
 REFUSED: Final = {
@@ -49,11 +50,14 @@ MISCONFIGURED: Final = 2
 INTERRUPTED: Final = 128 + signal.SIGINT
 
 
-def preflight(module: str) -> None:
+def preflight(module: str, look: Callable[[RunConfig], Problems] = contradictions) -> None:
     """Check the command line if `module` is the program; answer --help, --cfg and --info.
 
     Call it before importing torch or Prefect: a misspelt key then ends the program, with exit
     code 2, within half a second.
+
+    Args:
+        look: as for `conf.load.read`.
     """
     if module != "__main__":
         return
@@ -62,13 +66,14 @@ def preflight(module: str) -> None:
     for name, reason in REFUSED.items():
         if getattr(arguments, name):
             parser.error(f"--{name.replace('_', '-')} is not supported, because {reason}")
+    asked = any(getattr(arguments, name) for name in ANSWERED_BY_HYDRA)
     try:
         if not any(getattr(arguments, name) for name in UNCHECKED):
-            _check(arguments)
+            _check(arguments, contradictions if asked else look)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         sys.exit(MISCONFIGURED)
-    if any(getattr(arguments, name) for name in ANSWERED_BY_HYDRA):
+    if asked:
         _run_hydra(lambda _: None)
         sys.exit(0)
 
@@ -120,11 +125,14 @@ def main(flow: Callable[..., Path]) -> None:
     sys.exit(max((_exit_code(outcome.error) for outcome in outcomes), default=0))
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    config_name = check_name(arguments.config_name or CONFIG_NAME)
-    ours = [text for text in arguments.overrides if not is_hydra_override(text)]
-    with composer(config_name) as conf:
-        check(expand(ours, conf) if arguments.multirun else [ours], conf)
+def _check(arguments: argparse.Namespace, look: Callable[[RunConfig], Problems]) -> None:
+    ours = _own_overrides(arguments)
+    with composer(check_name(arguments.config_name or CONFIG_NAME)) as conf:
+        check(expand(ours, conf) if arguments.multirun else [ours], conf, look)
+
+
+def _own_overrides(arguments: argparse.Namespace) -> list[str]:
+    return [text for text in arguments.overrides if not is_hydra_override(text)]
 
 
 def _run_hydra(job: Callable[[DictConfig], None]) -> None:
