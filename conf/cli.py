@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Final
 
 import hydra
+import yaml
 from hydra._internal.utils import get_args_parser  # Hydra has no public name for its own flags
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -30,7 +31,7 @@ from omegaconf import DictConfig
 
 from conf.compose import FOLDER, VERSION_BASE, composer
 from conf.errors import ConfigurationError
-from conf.load import check_name
+from conf.load import as_tree, check_name, load
 from conf.overrides import is_hydra_override
 from conf.schema import Problems, RunConfig, contradictions
 from conf.sweep import Outcome, check, expand, summary
@@ -70,6 +71,9 @@ def preflight(module: str, look: Callable[[RunConfig], Problems] = contradiction
     try:
         if not any(getattr(arguments, name) for name in UNCHECKED):
             _check(arguments, contradictions if asked else look)
+        if arguments.cfg == "job" and not arguments.multirun:
+            _show_job(arguments)  # Hydra does not know what a choice makes void
+            sys.exit(0)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         sys.exit(MISCONFIGURED)
@@ -133,6 +137,16 @@ def _check(arguments: argparse.Namespace, look: Callable[[RunConfig], Problems])
 
 def _own_overrides(arguments: argparse.Namespace) -> list[str]:
     return [text for text in arguments.overrides if not is_hydra_override(text)]
+
+
+def _show_job(arguments: argparse.Namespace) -> None:
+    """Print the settings of the run, or those of --package, as its config.yaml will have them."""
+    tree = as_tree(load(arguments.config_name or CONFIG_NAME, _own_overrides(arguments)))
+    for name in (arguments.package or "_global_").split("."):
+        if name != "_global_" and name not in tree:
+            raise ConfigurationError([f"--package {arguments.package}: there is no such section"])
+        tree = tree if name == "_global_" else tree[name]
+    print(yaml.safe_dump(tree, sort_keys=False), end="")
 
 
 def _run_hydra(job: Callable[[DictConfig], None]) -> None:

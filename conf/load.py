@@ -44,8 +44,9 @@ WITHOUT_EFFECT: Final = (
 
 #: Groups whose choice makes what an experiment sets for another member of them void.
 _KINDS = ("algorithm", "algorithm/rule")
-#: Groups whose choice makes all that an experiment sets in them void.
-_WHOLE = ("transfer",)
+#: Groups whose choice makes void what an experiment sets in a section. Its limits on images are for
+#: its own data set; the scales in data.input are for its network.
+_VOID = {"transfer": "transfer", "data": "data.staging"}
 
 
 def load(config_name: str = "config", overrides: Sequence[str] = ()) -> RunConfig:
@@ -118,11 +119,11 @@ def _compose(conf: Composer, overrides: dict[int, Override], faults: Faults) -> 
     chosen = {override.key_or_group for override in overrides.values()}
     try:
         composed = conf.compose(lines)
-        for group in chosen.intersection(_WHOLE):
+        for group in chosen.intersection(_VOID):
             places = [p for p in sorted(overrides) if _within(overrides[p].key_or_group, group)]
             own = [overrides[place].input_line or "" for place in places]
             plain = conf.compose([*own, "experiment=none"])
-            composed = with_section(composed, group, plain)
+            composed = with_section(composed, _VOID[group], plain)
     except HydraException as error:
         # What our own checks let through: Hydra's first complaint is the last of ours.
         reason = f"{error}: {error.__cause__}" if error.__cause__ else str(error)
