@@ -100,6 +100,22 @@ def test_killed_anywhere_the_same_command_lists_the_same(tmp_path):
     assert step > 20
 
 
+@pytest.mark.parametrize("content", [b"", b"x", None])
+def test_digests_that_are_torn_or_of_another_tar_are_read_from_the_tar(config, tmp_path, content):
+    def interrupted(work, plans):
+        yield from map(work, plans[:3])
+        raise KeyboardInterrupt
+
+    reference = contents(stage(config, tmp_path / "reference").folder)
+    with pytest.raises(KeyboardInterrupt):
+        stage(config, tmp_path, interrupted)
+    for path in staged_folder(tmp_path, config).rglob("*.digests"):
+        whole = path.read_bytes()
+        path.write_bytes(bytes(len(whole)) if content is None else whole[:-1] * len(content))
+    assert stage(config, tmp_path).tars_kept == 3
+    assert contents(staged_folder(tmp_path, config)) == reference
+
+
 def test_a_repair_leaves_the_list_as_it_was(config, tmp_path):
     result = stage(config, tmp_path)
     whole = contents(result.folder)
