@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -105,12 +105,13 @@ def find_repeated(read: Callable[[], Iterable[Digests]], num_images: int) -> Rep
         start += len(digests)
     assert start == num_images
     keys.sort()
-    shared = np.unique(keys[1:][keys[1:] == keys[:-1]])
+    again = keys[1:][keys[1:] == keys[:-1]]
     del keys
+    shared = again[_is_first(again)]
     positions, digests = _sharing(read(), shared)
     order = np.argsort(digests, kind="stable")
     positions, digests = positions[order], digests[order]
-    starts = np.flatnonzero(np.append(True, digests[1:] != digests[:-1])[: len(digests)])
+    starts = np.flatnonzero(_is_first(digests))
     sizes = np.diff(np.append(starts, len(digests)))
     alone = np.repeat(sizes == 1, sizes)  # the same 8 bytes, but not the same 32
     sizes = sizes[sizes > 1]
@@ -134,6 +135,11 @@ def read_duplicates(folder: Path) -> list[Duplicate]:
         ) from error
 
 
+def _is_first(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Of each run of equal values."""
+    return np.append(True, values[1:] != values[:-1])[: len(values)]
+
+
 def _keys(digests: Digests) -> npt.NDArray[np.uint64]:
     """The first 8 bytes of each."""
     return digests.view(np.uint64)[:: DIGEST_BYTES // 8]
@@ -155,8 +161,9 @@ def _sharing(pieces: Iterable[Digests], shared: npt.NDArray[np.uint64]) -> tuple
 
 def _num_in_train(repeated: Repeated, num_train: int) -> Integers:
     """Of each group, (G,)."""
-    before = np.append(0, np.cumsum(repeated.positions < num_train))
-    return before[repeated.starts + repeated.sizes] - before[repeated.starts]
+    before: Integers = np.append(0, np.cumsum(repeated.positions < num_train))
+    num: Integers = before[repeated.starts + repeated.sizes] - before[repeated.starts]
+    return num
 
 
 def _counted(num_in_train: Integers, num_in_test: Integers) -> DuplicateCounts:

@@ -14,10 +14,12 @@ def missing_source(config: DataConfig, root: Path) -> str | None:
     if config.path is None or is_remote(config.path):
         return None
     # Only now: with all kinds of sources come numpy and decoders, a quarter of a second.
+    from data.manifest import MANIFEST
     from data.sources.errors import SourceError
     from data.sources.fingerprint import MISSING, fingerprint
     from data.sources.registry import open_source
-    from data.staging import MANIFEST, WORK, staged_folder
+    from data.staging import staged_folder
+    from data.tars import WORK
 
     folder = staged_folder(root, config)
     if (folder / MANIFEST).exists() or fingerprint(config) != MISSING:

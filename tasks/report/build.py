@@ -64,7 +64,7 @@ def data_figures(manifest: Manifest) -> Figures:
         "num_tars": len(manifest.entries),
         "num_bytes": sum(entry.num_bytes for entry in manifest.entries),
         "num_left_out": len(manifest.quarantined),
-        "duplicates": asdict(manifest.duplicates) if manifest.duplicates else {},
+        **(dotted({"duplicates": asdict(manifest.duplicates)}) if manifest.duplicates else {}),
         "mean_rgb": ", ".join(f"{channel:.1f}" for channel in manifest.mean_rgb),
     }
 
