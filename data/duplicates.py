@@ -23,7 +23,7 @@ from data.sources.table import Integers
 
 LIST: Final = "duplicates.jsonl"  # one row a content, those in both splits first
 MAX_LISTED: Final = 10_000  # contents; all are counted
-MAX_NAMED: Final = 5  # images of one content, of each split
+MAX_NAMED: Final = 2  # images of one content, of each split
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Duplicate:
     sha256: str
     num_train: int
     num_test: int
-    copies: tuple[Copy, ...]  # the first few of each split
+    copies: tuple[Copy, ...]  # the first two of each split
 
 
 _ADAPTER: Final = TypeAdapter(Duplicate)
