@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Final
 
 import hydra
+import yaml
 from hydra._internal.utils import get_args_parser  # Hydra has no public name for its own flags
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -30,8 +31,9 @@ from omegaconf import DictConfig
 
 from conf.compose import FOLDER, VERSION_BASE, composer
 from conf.errors import ConfigurationError
-from conf.load import check_name
+from conf.load import as_tree, check_name, load
 from conf.overrides import is_hydra_override
+from conf.schema import Problems, RunConfig, contradictions
 from conf.sweep import Outcome, check, expand, summary
 
 REFUSED: Final = {
@@ -49,11 +51,14 @@ MISCONFIGURED: Final = 2
 INTERRUPTED: Final = 128 + signal.SIGINT
 
 
-def preflight(module: str) -> None:
+def preflight(module: str, look: Callable[[RunConfig], Problems] = contradictions) -> None:
     """Check the command line if `module` is the program; answer --help, --cfg and --info.
 
     Call it before importing torch or Prefect: a misspelt key then ends the program, with exit
     code 2, within half a second.
+
+    Args:
+        look: as for `conf.load.read`.
     """
     if module != "__main__":
         return
@@ -62,13 +67,17 @@ def preflight(module: str) -> None:
     for name, reason in REFUSED.items():
         if getattr(arguments, name):
             parser.error(f"--{name.replace('_', '-')} is not supported, because {reason}")
+    asked = any(getattr(arguments, name) for name in ANSWERED_BY_HYDRA)
     try:
         if not any(getattr(arguments, name) for name in UNCHECKED):
-            _check(arguments)
+            _check(arguments, contradictions if asked else look)
+        if arguments.cfg == "job" and not arguments.multirun:
+            _show_job(arguments)  # Hydra does not know what a choice makes void
+            sys.exit(0)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         sys.exit(MISCONFIGURED)
-    if any(getattr(arguments, name) for name in ANSWERED_BY_HYDRA):
+    if asked:
         _run_hydra(lambda _: None)
         sys.exit(0)
 
@@ -120,11 +129,24 @@ def main(flow: Callable[..., Path]) -> None:
     sys.exit(max((_exit_code(outcome.error) for outcome in outcomes), default=0))
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    config_name = check_name(arguments.config_name or CONFIG_NAME)
-    ours = [text for text in arguments.overrides if not is_hydra_override(text)]
-    with composer(config_name) as conf:
-        check(expand(ours, conf) if arguments.multirun else [ours], conf)
+def _check(arguments: argparse.Namespace, look: Callable[[RunConfig], Problems]) -> None:
+    ours = _own_overrides(arguments)
+    with composer(check_name(arguments.config_name or CONFIG_NAME)) as conf:
+        check(expand(ours, conf) if arguments.multirun else [ours], conf, look)
+
+
+def _own_overrides(arguments: argparse.Namespace) -> list[str]:
+    return [text for text in arguments.overrides if not is_hydra_override(text)]
+
+
+def _show_job(arguments: argparse.Namespace) -> None:
+    """Print the settings of the run, or those of --package, as its config.yaml will have them."""
+    tree = as_tree(load(arguments.config_name or CONFIG_NAME, _own_overrides(arguments)))
+    for name in (arguments.package or "_global_").split("."):
+        if name != "_global_" and name not in tree:
+            raise ConfigurationError([f"--package {arguments.package}: there is no such section"])
+        tree = tree if name == "_global_" else tree[name]
+    print(yaml.safe_dump(tree, sort_keys=False), end="")
 
 
 def _run_hydra(job: Callable[[DictConfig], None]) -> None:

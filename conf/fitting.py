@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, Final, get_args
 
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 
 from conf.compose import Composed
 from conf.errors import overlap
@@ -39,7 +39,8 @@ def with_section(composed: Composed, section: str, other: Composed) -> Composed:
     """`composed` with a section as `other` has it."""
     settings: Any = copy.deepcopy(composed.settings)
     with open_dict(settings):
-        settings[section] = copy.deepcopy(other.settings[section])
+        theirs = copy.deepcopy(OmegaConf.select(other.settings, section))
+        OmegaConf.update(settings, section, theirs, merge=False)
     return composed._replace(settings=settings)
 
 

@@ -16,7 +16,7 @@ from conf.errors import ConfigurationError, Faults
 from conf.fitting import for_chosen, with_section
 from conf.origin import Blame
 from conf.overrides import RefusedOverride, check_choice, check_form, check_setting, parse
-from conf.schema import RunConfig
+from conf.schema import Problems, RunConfig, contradictions
 from conf.validate import ADAPTER, resolve, validate
 
 # Settings that change where, how fast or how safely a run goes, but not what comes out of it.
@@ -45,8 +45,9 @@ WITHOUT_EFFECT: Final = (
 
 #: Groups whose choice makes what an experiment sets for another member of them void.
 _KINDS = ("algorithm", "algorithm/rule")
-#: Groups whose choice makes all that an experiment sets in them void.
-_WHOLE = ("transfer",)
+#: Groups whose choice makes void what an experiment sets in a section. Its limits on images are for
+#: its own data set; the scales in data.input are for its network.
+_VOID = {"transfer": "transfer", "data": "data.staging"}
 
 
 def load(config_name: str = "config", overrides: Sequence[str] = ()) -> RunConfig:
@@ -73,8 +74,14 @@ def check_name(config_name: str) -> str:
     return config_name
 
 
-def read(conf: Composer, texts: Sequence[str]) -> RunConfig:
-    """Do the work of `load` with a composer at hand, which the jobs of a sweep share."""
+def read(
+    conf: Composer, texts: Sequence[str], look: Callable[[RunConfig], Problems] = contradictions
+) -> RunConfig:
+    """Do the work of `load` with a composer at hand, which the jobs of a sweep share.
+
+    Args:
+        look: finds what no single setting shows; told beside all other problems.
+    """
     faults = Faults()
     parsed = parse(texts, faults)
     choices: dict[int, Override] = {}
@@ -88,7 +95,7 @@ def read(conf: Composer, texts: Sequence[str]) -> RunConfig:
     composed = _compose(conf, choices | settings, faults)
     fallback = resolve(base, {}, Blame({}, {}, Faults()))  # told of `composed`, if at all
     blame = Blame(settings, composed.choices, faults)
-    config = validate(resolve(composed, fallback, blame), fallback, composed, blame)
+    config = validate(resolve(composed, fallback, blame), fallback, composed, blame, look)
     faults.raise_if_any()
     assert config is not None, "a configuration was refused without a reason"
     return config
@@ -113,11 +120,11 @@ def _compose(conf: Composer, overrides: dict[int, Override], faults: Faults) -> 
     chosen = {override.key_or_group for override in overrides.values()}
     try:
         composed = conf.compose(lines)
-        for group in chosen.intersection(_WHOLE):
+        for group in chosen.intersection(_VOID):
             places = [p for p in sorted(overrides) if _within(overrides[p].key_or_group, group)]
             own = [overrides[place].input_line or "" for place in places]
             plain = conf.compose([*own, "experiment=none"])
-            composed = with_section(composed, group, plain)
+            composed = with_section(composed, _VOID[group], plain)
     except HydraException as error:
         # What our own checks let through: Hydra's first complaint is the last of ours.
         reason = f"{error}: {error.__cause__}" if error.__cause__ else str(error)
@@ -133,7 +140,7 @@ def _within(key: str, group: str) -> bool:
 
 def config_digest(config: RunConfig) -> str:
     """Return 10 hexadecimal digits of the settings that decide the result of a run."""
-    tree: Any = ADAPTER.dump_python(config, mode="json")
+    tree = as_tree(config)
     for key in WITHOUT_EFFECT:
         *sections, name = key.split(".")
         functools.reduce(dict.__getitem__, sections, tree).pop(name, None)  # not every algorithm's
@@ -148,4 +155,10 @@ def run_folder(config: RunConfig) -> Path:
 
 def as_yaml(config: RunConfig) -> str:
     """Write every setting with its resolved value, for people and for the record."""
-    return yaml.safe_dump(ADAPTER.dump_python(config, mode="json"), sort_keys=False)
+    return yaml.safe_dump(as_tree(config), sort_keys=False)
+
+
+def as_tree(config: RunConfig) -> dict[str, Any]:
+    """Every setting with its resolved value, as plain values in nested dictionaries."""
+    tree: dict[str, Any] = ADAPTER.dump_python(config, mode="json")
+    return tree

@@ -1,6 +1,6 @@
 """The whole configuration of a run, checked across its groups; below it there is no DictConfig."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,10 +43,13 @@ class RunConfig:
 
 
 class Contradiction(NamedTuple):
-    """Two settings of different groups that cannot both hold."""
+    """Settings of different groups that cannot all hold, or that do not fit what is there."""
 
     keys: tuple[str, ...]
     text: str
+
+
+Problems = Iterable[Contradiction]
 
 
 def contradictions(config: RunConfig) -> Iterator[Contradiction]:

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,7 @@ from conf.compose import Composer
 from conf.errors import ConfigurationError, Faults
 from conf.load import config_digest, read, run_folder
 from conf.overrides import parse
+from conf.schema import Problems, RunConfig, contradictions
 
 FIGURES: Final = ("training.num_samples", "training.elapsed_s")
 
@@ -51,8 +52,12 @@ def _values(override: Override, conf: Composer) -> list[str]:
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
-def check(runs: Sequence[Sequence[str]], conf: Composer) -> None:
-    """Load the configuration of every run, before the first is started.
+def check(
+    runs: Sequence[Sequence[str]],
+    conf: Composer,
+    look: Callable[[RunConfig], Problems] = contradictions,
+) -> None:
+    """Load the configuration of every run, before the first is started; `look` is as for `read`.
 
     Raises:
         ConfigurationError: the problems of all runs, each told once.
@@ -61,7 +66,7 @@ def check(runs: Sequence[Sequence[str]], conf: Composer) -> None:
     written: dict[Path, str] = {}
     for run in runs:
         try:
-            config = read(conf, run)
+            config = read(conf, run, look)
         except ConfigurationError as error:
             problems += error.problems
             continue

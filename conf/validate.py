@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 from omegaconf import OmegaConf
@@ -13,7 +14,7 @@ from pydantic_core import ErrorDetails
 from conf.compose import Composed
 from conf.origin import Blame
 from conf.overrides import foreign_key, unknown_key
-from conf.schema import RunConfig, contradictions
+from conf.schema import Problems, RunConfig
 from conf.settings import every_key
 from conf.tree import Path, dotted, leaves, mend, put, setting, without_tags
 
@@ -50,7 +51,11 @@ def _select(composed: Composed, key: str) -> Any:
 
 
 def validate(
-    tree: dict[str, Any], fallback: dict[str, Any], composed: Composed, blame: Blame
+    tree: dict[str, Any],
+    fallback: dict[str, Any],
+    composed: Composed,
+    blame: Blame,
+    look: Callable[[RunConfig], Problems],
 ) -> RunConfig | None:
     """Return the dataclasses; if anything was told, they are not to be used, and may be None.
 
@@ -74,7 +79,7 @@ def validate(
             mended.update(paths)
             for path in paths:
                 mend(tree, fallback, path)
-    for keys, text in contradictions(config):
+    for keys, text in look(config):
         if not blame.faults.in_doubt(keys):
             blame.tell(text, keys)
     return config

@@ -7,9 +7,11 @@ python -m data.fetch URL STAGED 50     leaves them there; keeps 50 GB of those u
 import re
 import shutil
 import sys
+from dataclasses import astuple
 from pathlib import Path
 from typing import Final
 
+from data.duplicates import LIST as DUPLICATES
 from data.elsewhere import Elsewhere, fetch_tar, write_elsewhere
 from data.manifest import MANIFEST, Manifest, ManifestError, TarEntry, read_manifest
 from data.publish import published, remove_partials
@@ -86,6 +88,10 @@ def _begun(url: str, staged: Path) -> tuple[Path, Manifest]:
         file.write(manifest_bytes)
     manifest = read_manifest(work)
     _require_plain_names(place, manifest)
+    listed = inside(url, DUPLICATES)
+    if manifest.duplicates and any(astuple(manifest.duplicates)) and is_file(listed):
+        with published(folder / DUPLICATES) as file:
+            file.write(read_range(listed, 0, MAX_MANIFEST_BYTES))
     return folder, manifest
 
 

@@ -55,6 +55,15 @@ class ClassCounts:
 
 
 @dataclass(frozen=True)
+class DuplicateCounts:
+    """Images whose bytes, by their SHA-256, are those of another image in the tars."""
+
+    test_in_train: int  # images of the test set that are in the training set too
+    again_in_train: int  # images of the training set that are in it before
+    again_in_test: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A staged data set."""
 
@@ -68,6 +77,7 @@ class Manifest:
     source: str  # where the images came from
     fingerprint: str  # the source's state when it was staged
     staging_digest: str  # of the configuration, as in the folder's name
+    duplicates: DuplicateCounts | None = None  # None: staged before they were looked for
 
     @property
     def quarantined(self) -> tuple[Quarantined, ...]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from data.config import DataConfig
+from data.duplicates import note_duplicates
 from data.elsewhere import is_elsewhere
 from data.listing import Listing, drop_spool, kept_listing, make_listing
 from data.manifest import (
@@ -135,7 +136,9 @@ def _stage(
         listing = replace(listing, fingerprint=state)
         plans = plan_tars(listing, config.staging, folder, work)
         entries = _planned_by(plans, entries)
-    manifest = manifest_of(config, _staging_digest(config), listing, work, plans, entries)
+    duplicates = note_duplicates(folder, listing, work, plans, entries, manifest)
+    digest = _staging_digest(config)
+    manifest = manifest_of(config, digest, listing, work, plans, entries, duplicates)
     write_manifest(folder, manifest)
     shutil.rmtree(work)
     return StagingResult(folder, manifest, tars_written=len(todo), tars_kept=len(kept))

@@ -7,7 +7,7 @@ import numpy as np
 
 from data.config import DataConfig
 from data.listing import Listing
-from data.manifest import ClassCounts, Manifest, TarEntry
+from data.manifest import ClassCounts, DuplicateCounts, Manifest, TarEntry
 from data.plan import Plans, TarPlan
 from data.sources.registry import origin
 from data.sources.source import SPLITS, SourceError, Split
@@ -20,6 +20,7 @@ def manifest_of(
     work: Path,
     plans: Plans,
     entries: Iterable[TarEntry],
+    duplicates: DuplicateCounts | None,
 ) -> Manifest:
     """Sum the finished tars up.
 
@@ -41,6 +42,7 @@ def manifest_of(
         source=origin(config),
         fingerprint=listing.fingerprint,
         staging_digest=staging_digest,
+        duplicates=duplicates,
     )
 
 

@@ -28,6 +28,7 @@ class Scan:
     labels: list[int] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)  # width, height
     is_jpeg: list[bool] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)  # SHA-256 of images, as their JSON says
     samples_hit: list[str] = field(default_factory=list)  # keys; the image is not its JSON's
     sha256: str = ""  # of all bytes but the images'
     is_readable: bool = True  # to the end
@@ -57,6 +58,7 @@ def scan(file: IO[bytes]) -> Scan:
                 continue
             about = json.loads(data)
             found.sizes.append((about["width"], about["height"]))
+            found.digests.append(about["sha256"])
             if about["sha256"] != hashlib.sha256(image).hexdigest():
                 found.samples_hit.append(key)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

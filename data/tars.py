@@ -12,6 +12,7 @@ import numpy.typing as npt
 from data.boxes import Annotation, BoxCounts, fit_boxes, scale_boxes
 from data.decode import RgbImage, UndecodableImage, file_extension, orientation
 from data.direct_file import DirectFile
+from data.image_digests import LEFT_OUT, write_digests
 from data.look import Look, glance_at, look_at
 from data.manifest import SIDE_EDGES, Quarantined, TarEntry, write_entry
 from data.originals import Originals
@@ -40,6 +41,7 @@ def write_tar(plan: TarPlan) -> TarEntry:
     """
     tally, samples, class_names = _Tally(), plan.samples, plan.class_names
     num_seen = _num_seen_for_mean(plan)
+    digests = bytearray()
     with published(plan.path) as file, Originals() as originals:
         sink = _Sink(file)
         read = originals.in_turn([sample.location for sample in samples], sink.room)
@@ -48,6 +50,7 @@ def write_tar(plan: TarPlan) -> TarEntry:
                 look = _looked_at(data, plan, with_pixels=tally.num_samples < num_seen)
             except UndecodableImage as error:
                 tally.quarantined.append(Quarantined(sample.archive, sample.name, str(error)))
+                digests += LEFT_OUT
                 continue
             about, counts = _known(sample.annotation, data, look)
             if counts is not NO_BOXES:
@@ -59,7 +62,7 @@ def write_tar(plan: TarPlan) -> TarEntry:
                     data = sink.room(len(small))
                     data[:] = small
             tally.add(look)
-            _write_sample(sink, class_names[sample.label], sample, data, look, about)
+            digests += _write_sample(sink, class_names[sample.label], sample, data, look, about)
         sink.finish()
     entry = TarEntry(
         file=plan.path.name,
@@ -73,6 +76,7 @@ def write_tar(plan: TarPlan) -> TarEntry:
         quarantined=tuple(tally.quarantined),
         box_counts=tally.box_counts,
     )
+    write_digests(plan, entry, digests)
     write_entry(record_path(plan.path), entry)
     return entry
 
@@ -164,19 +168,20 @@ def _write_sample(
     data: memoryview,
     look: Look,
     known: dict[str, Any],
-) -> None:
-    num_bytes = len(data)
+) -> bytes:
+    num_bytes, digest = len(data), hashlib.sha256(data)
     about = {
         "class_name": class_name,
         "name": sample.name,
         "width": look.width,
         "height": look.height,
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "sha256": digest.hexdigest(),
     }
     label, text = str(sample.label).encode(), json.dumps(about | known).encode()
     sink.take(f"{sample.key}.{file_extension(data)}", num_bytes)
     beside = member(f"{sample.key}.cls", label), member(f"{sample.key}.json", text)
     sink.write(b"".join((padding(num_bytes), *beside)))
+    return digest.digest()
 
 
 def _known(

@@ -92,6 +92,8 @@ def salvage(folder: Path) -> Checkpoint | None:
     if terms is None or not Path(terms.checkpoints).is_dir():
         return None
     try:
+        if not read_leases(folder)[0]:
+            return None  # killed before a replica had work: perhaps no shard ever served
         shards = _shards(folder, terms)
         owed = _counted(folder, terms, shards)
         num_kept = _num_kept(terms)

@@ -1,8 +1,9 @@
 """Test a trained network on the test images: `python -m flows.evaluate`."""
 
 from conf.cli import preflight
+from flows.source_there import look
 
-preflight(__name__)
+preflight(__name__, look)
 
 from pathlib import Path
 

@@ -1,8 +1,9 @@
 """The whole job, from archives to a report: `python -m flows.pipeline experiment=quick`."""
 
 from conf.cli import preflight
+from flows.source_there import look
 
-preflight(__name__)
+preflight(__name__, look)
 
 from pathlib import Path
 

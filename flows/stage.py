@@ -5,9 +5,10 @@ python -m flows.stage --repair ...    the same, and write damaged tars again fro
 """
 
 from conf.cli import preflight, take_flag
+from flows.source_there import look
 
 FLAG = take_flag(__name__, "--verify", "--repair")
-preflight(__name__)
+preflight(__name__, look)
 
 from functools import partial
 from pathlib import Path

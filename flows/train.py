@@ -1,8 +1,9 @@
 """Train a network, staging its data first where needed: `python -m flows.train`."""
 
 from conf.cli import preflight
+from flows.source_there import look
 
-preflight(__name__)
+preflight(__name__, look)
 
 from pathlib import Path
 

@@ -1,8 +1,9 @@
 """Use a trained network on other data sets: `python -m flows.transfer`."""
 
 from conf.cli import preflight
+from flows.source_there import look
 
-preflight(__name__)
+preflight(__name__, look)
 
 from pathlib import Path
 

@@ -1,5 +1,6 @@
 """The Prefect tasks that stage, verify and repair one data set."""
 
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,6 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from data.config import DataConfig
 from data.contact_sheet import contact_sheet
+from data.duplicates import LIST, read_duplicates
 from data.manifest import MANIFEST, Manifest, read_manifest
 from data.staged_tar import DamagedTar
 from data.staging import StagingResult, stage, staged_folder
@@ -83,13 +85,23 @@ def _tell(data: DataConfig, result: StagingResult) -> None:
         result.tars_kept,
         result.folder,
     )
+    if (found := manifest.duplicates) and any(astuple(found)):
+        get_run_logger().warning(
+            "%s: %d test images have the bytes of training images; %d training and %d test images "
+            "have those of another one of their set: listed in %s",
+            data.name,
+            found.test_in_train,
+            found.again_in_train,
+            found.again_in_test,
+            result.folder / LIST,
+        )
     _show(manifest, result.folder)
 
 
 def _show(manifest: Manifest, folder: Path) -> None:
     name = manifest.name
     show_table(manifest_rows(manifest)[:MAX_ROWS], f"Staged tars of {name}", "manifest", name)
-    for title, rows in data_tables(manifest).items():
+    for title, rows in data_tables(manifest, read_duplicates(folder)).items():
         show_table(rows[:MAX_ROWS], f"{title}, {name}", title, name)
     sheet = contact_sheet(folder, "train", tar=0, columns=SHEET_COLUMNS, max_images=SHEET_IMAGES)
     show_picture(sheet, f"First images of {name}", "contact-sheet", name)

@@ -30,14 +30,15 @@ def fingerprint(config: DataConfig) -> str:
         return MISSING
     try:
         files = source_files(config)
-    except SourceError:  # some are gone
+        states = None if files is None else [state(file) for file in files]
+    except (SourceError, FileNotFoundError):  # some are gone
         return MISSING
-    if files is not None:
-        return f"{len(files)} files, {_short([state(file) for file in files])}"
+    if states is not None:
+        return f"{len(states)} files, {_short(states)}"
     if is_remote(place):
         return "remote folder"
-    states = sorted(_folder_states(Path(place), depth=2))
-    return f"{len(states)} folders, {_short(states)}"
+    folders = sorted(_folder_states(Path(place), depth=2))
+    return f"{len(folders)} folders, {_short(folders)}"
 
 
 def _short(states: Sequence[object]) -> str:

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from data.contact_sheet import contact_sheet
+from data.duplicates import read_duplicates
 from data.manifest import MANIFEST, Manifest, read_manifest
 from data.publish import published
 from tasks.records import read_record
@@ -34,7 +36,7 @@ def build_report(folder: Path, staged: Path, overrides: Sequence[str]) -> Path:
         transfer=read_record(folder / "transfer.json") or {},
         machine=machine_facts(),
         plots=_write_plots(history, folder / "plots") if history else {},
-        data_tables=data_tables(manifest) if manifest else {},
+        data_tables=data_tables(manifest, read_duplicates(staged)) if manifest else {},
         contact_sheet=_write_contact_sheet(staged, folder / "plots") if manifest else None,
     )
     write_if_changed(folder / "summary.json", json.dumps(summary(parts), indent=2).encode())
@@ -62,6 +64,7 @@ def data_figures(manifest: Manifest) -> Figures:
         "num_tars": len(manifest.entries),
         "num_bytes": sum(entry.num_bytes for entry in manifest.entries),
         "num_left_out": len(manifest.quarantined),
+        **(dotted({"duplicates": asdict(manifest.duplicates)}) if manifest.duplicates else {}),
         "mean_rgb": ", ".join(f"{channel:.1f}" for channel in manifest.mean_rgb),
     }
 

@@ -1,12 +1,15 @@
 """Tables of what was staged: classes, sizes, and what was left out."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
 
+from data.duplicates import Copy, Duplicate
 from data.manifest import SIDE_EDGES, Manifest
 from tasks.report.tables import Row
 
 BAR_CHARS: Final = 20  # of the longest bar
+MAX_DUPLICATES: Final = 1000  # rows; all are in the staged folder
 
 
 def class_rows(manifest: Manifest) -> list[Row]:
@@ -51,13 +54,41 @@ def quarantine_rows(manifest: Manifest) -> list[Row]:
     ]
 
 
-def data_tables(manifest: Manifest) -> dict[str, list[Row]]:
+def duplicate_rows(duplicates: Sequence[Duplicate]) -> list[Row]:
+    """One row for each content of several images, with the first of each split, or the first two.
+
+    Those that both splits have come first, as in the list.
+    """
+    return [
+        {
+            "SHA-256": found.sha256[:12],
+            "in training": found.num_train,
+            "in test": found.num_test,
+            "one": _told(found.copies[0]),
+            "another": _told(_another(found.copies)),
+        }
+        for found in duplicates[:MAX_DUPLICATES]
+    ]
+
+
+def data_tables(manifest: Manifest, duplicates: Sequence[Duplicate]) -> dict[str, list[Row]]:
     """All of them by title."""
     return {
         "Images of each class": class_rows(manifest),
         "Smallest sides of the images": side_rows(manifest),
         "Images left out": quarantine_rows(manifest),
+        "Images with the same bytes": duplicate_rows(duplicates),
     }
+
+
+def _another(copies: Sequence[Copy]) -> Copy:
+    """The first of the other split, if there is any."""
+    others = (copy for copy in copies if copy.split != copies[0].split)
+    return next(others, copies[1])
+
+
+def _told(copy: Copy) -> str:
+    return f"{copy.split}, {copy.class_name}: {copy.member} of {copy.archive}"
 
 
 def _bar(count: int, longest: int) -> str:

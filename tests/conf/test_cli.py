@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -146,6 +147,23 @@ def test_hydras_own_questions_are_answered_without_starting(run, tmp_path, argum
     assert code == 0
     assert part in out
     assert files(tmp_path) == {"program.py"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "limit"),
+    [
+        ([], 2000),
+        (["experiment=quick", "data=folder"], None),
+        (["data=folder", "data.staging.max_train_samples=300"], 300),
+    ],
+)
+@pytest.mark.parametrize("package", [(), ("--package", "data.staging")])
+def test_the_settings_shown_are_those_of_the_run(run, arguments, limit, package):
+    path = ["data.path=photos"] if arguments else []
+    code, out, err = run(*arguments, *path, "--cfg", "job", *package)
+    assert (code, err) == (0, "")
+    shown = yaml.safe_load(out)
+    assert (shown if package else shown["data"]["staging"])["max_train_samples"] == limit
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from hydra import compose, initialize_config_dir
 
 from conf.compose import FOLDER, composer
 from conf.errors import ConfigurationError
-from conf.load import as_yaml, config_digest, load, run_folder
+from conf.load import as_yaml, config_digest, load, read, run_folder
+from conf.sweep import expand
 from conf.validate import ADAPTER
 from engine.config import AdagradConfig, DownpourConfig, MomentumConfig, SingleConfig
 
@@ -57,6 +58,46 @@ def test_another_algorithm_keeps_what_it_shares_with_that_of_the_experiment():
 )
 def test_a_choice_of_transfer_goes_before_what_the_experiment_sets_in_it(overrides, datasets):
     assert load(overrides=overrides).transfer.datasets == datasets
+
+
+PHOTOS = ["data=folder", "data.path=photos"]
+OWN = "data.staging.max_train_samples=300"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "limits"),
+    [
+        ([], (256, 2000, 500)),
+        (["experiment=demo"], (512, None, None)),
+        (PHOTOS, (512, None, None)),
+        (["experiment=quick", *PHOTOS], (512, None, None)),
+        ([*PHOTOS, "experiment=quick"], (512, None, None)),
+        ([OWN, *PHOTOS], (512, 300, None)),
+        ([*PHOTOS, OWN, "experiment=quick"], (512, 300, None)),
+        ([OWN], (256, 300, 500)),
+        (["experiment=cifar10"], (1000, None, None)),
+        (["experiment=cifar10", *PHOTOS], (512, None, None)),
+        (["experiment=quick", "data=ilsvrc2012", "data.path=x"], (1000, None, None)),
+    ],
+)
+def test_limits_of_an_experiment_are_not_for_data_that_is_chosen(overrides, limits):
+    staging = load(overrides=overrides).data.staging
+    found = (staging.samples_per_tar, staging.max_train_samples, staging.max_test_samples)
+    assert found == limits
+
+
+def test_each_run_of_a_sweep_has_the_limits_of_its_own_data():
+    sweep = ["data=folder,archive", "data.path=photos", "data.staging.max_test_samples=7,null"]
+    with composer("config") as conf:
+        runs = expand(sweep, conf)
+        limits = [read(conf, run).data.staging for run in runs]
+    assert [staging.max_test_samples for staging in limits] == [7, None, 7, None]
+    assert {staging.max_train_samples for staging in limits} == {None}
+
+
+def test_scales_of_an_experiment_fit_its_network_whatever_the_data():
+    scales = load(overrides=PHOTOS).data.input
+    assert (scales.crop_size, scales.side_min, scales.side_max) == (32, 32, 33)
 
 
 @pytest.mark.parametrize("key", ["algorithm.warm_start.steps=5", "algorithm.n_push=2"])

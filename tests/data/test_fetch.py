@@ -16,7 +16,9 @@ from tests.data.staged import config_of
 
 @pytest.fixture
 def config(tmp_path):
-    return config_of(write_tree(tmp_path / "tree", images_of()))
+    images = images_of()
+    images["test/dog/0000.jpg"] = images["train/cat/0000.jpg"]  # listed beside the manifest
+    return config_of(write_tree(tmp_path / "tree", images))
 
 
 @pytest.fixture

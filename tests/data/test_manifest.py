@@ -1,5 +1,6 @@
 """The manifest is complete, of this version and unchanged, or it is refused by name."""
 
+import hashlib
 import json
 
 import pytest
@@ -47,6 +48,18 @@ def test_what_is_written_is_read_again_to_the_last_bit(tmp_path):
     write_manifest(tmp_path, EXAMPLE)
     assert read_manifest(tmp_path) == EXAMPLE
     assert [path.name for path in tmp_path.iterdir()] == [MANIFEST]
+
+
+def test_one_written_before_duplicates_were_looked_for_is_read(tmp_path):
+    write_manifest(tmp_path, EXAMPLE)
+    path = tmp_path / MANIFEST
+    content = json.loads(path.read_bytes())
+    del content["duplicates"]
+    version, _ = content.pop("format_version"), content.pop("sha256")
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps({"format_version": version, "sha256": digest, **content}))
+    assert read_manifest(tmp_path) == EXAMPLE
+    assert EXAMPLE.duplicates is None
 
 
 def test_quarantined_images_of_all_tars_are_listed():

@@ -1,15 +1,20 @@
 """WebDataset tars and Parquet files made elsewhere: all images, with the labels they had."""
 
 import json
+import tarfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import webdataset
 
+from data.duplicates import read_duplicates
+from data.manifest import DuplicateCounts
 from data.sources.source import SourceError
+from data.staging import stage
 from tests.data.pictures import encoded, picture, write_archive
 from tests.data.sources import listed, opened
+from tests.data.staged import config_of
 
 PICTURES = [encoded(picture(seed)) for seed in range(12)]
 
@@ -47,6 +52,29 @@ def test_webdataset_tars_give_all_their_images(tmp_path, label_of, class_names, 
     assert list(found["train"].values()) == expected[:8]
     assert list(found["test"].values()) == expected[8:]
     assert next(iter(found["train"])) == f"train-0000.tar{ending}/a/000.jpg"
+
+
+def test_keys_that_come_again_in_another_tar_lose_no_image_and_equal_bytes_are_told(tmp_path):
+    (tmp_path / "wds").mkdir()
+    for number, name in enumerate(("train-0.tar", "train-1.tar", "test-0.tar")):
+        with webdataset.TarWriter(str(tmp_path / "wds" / name)) as sink:
+            for i in range(3):  # the last one is the same in all tars
+                sink.write(
+                    {"__key__": f"{i}", "jpg": PICTURES[3 * number + i if i < 2 else 0], "cls": i}
+                )
+    config = config_of(tmp_path / "wds", "webdataset", samples_per_tar=2)
+    result = stage(config, tmp_path)
+    keys = []
+    for path in result.folder.glob("train-*.tar"):
+        with tarfile.open(path) as tar:
+            keys += tar.getnames()
+    assert len(keys) == len(set(keys)) == 3 * 6
+    assert result.manifest.duplicates == DuplicateCounts(1, 2, 0)
+    found = {copy.member for row in read_duplicates(result.folder) for copy in row.copies}
+    assert found == {
+        "train-0.tar/0.jpg",
+        *(f"{t}.tar/2.jpg" for t in ("train-0", "train-1", "test-0")),
+    }
 
 
 def test_names_for_numbers_come_from_a_list_beside_the_tars(tmp_path):

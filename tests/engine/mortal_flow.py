@@ -31,7 +31,7 @@ CONFIG = DownpourConfig(
     checkpoint_every_s=0.2,
     max_checkpoint_share=1.0,
 )
-POINTS = ("warm start", "training", "snapshot", "final snapshot")
+POINTS = ("beginning", "warm start", "training", "snapshot", "final snapshot")
 
 
 def die(*_: Any) -> None:
@@ -54,6 +54,8 @@ def main(folder: Path, point: str, root: Path) -> None:
     after_warm_start: list[Any] = []
     heard = Meddler(*reactions)
     with process_run(folder, CONFIG, heard, context="fork", salvaging=True) as run:
+        if point == "beginning":
+            die()
         run.start_all()
         run.drive_beside(lambda: None)
 

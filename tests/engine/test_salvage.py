@@ -87,6 +87,16 @@ def test_a_flow_killed_in(tmp_path, point):
     assert len(heard.of("warm_start_over")) == (point == "warm start")
 
 
+def test_a_flow_killed_before_anybody_had_work_owes_nothing_and_nothing_is_said_of_it(
+    tmp_path, caplog
+):
+    pid = kill_flow(tmp_path, "beginning")
+    assert memory_of(pid)
+    assert salvage_all() == []
+    assert not memory_of(pid)
+    assert caplog.text == ""
+
+
 def test_a_flow_killed_twice_in_a_row(tmp_path):
     kill_flow(tmp_path, "warm start")
     before = acknowledged(tmp_path)

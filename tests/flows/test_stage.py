@@ -1,5 +1,6 @@
 """Verifying and repairing staged data by the flow and by the command."""
 
+import logging
 import os
 import shutil
 import subprocess
@@ -11,7 +12,8 @@ from prefect.client.orchestration import get_client
 
 from data.staged_tar import DamagedTar
 from flows.stage import stage
-from tests.flows.conftest import FinishedRun
+from tests.data.pictures import images_of, write_tree
+from tests.flows.conftest import FinishedRun, tiny
 
 pytestmark = pytest.mark.flow
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,6 +74,26 @@ def test_what_was_staged_can_be_looked_at_in_the_ui(finished: FinishedRun) -> No
         assert "data:image/jpeg;base64," in shown[f"contact-sheet-{name}"]
         assert '"training images"' in shown[f"images-of-each-class-{name}"]
         assert '"below 32"' in shown[f"smallest-sides-of-the-images-{name}"]
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_images_with_the_same_bytes_are_warned_of_and_shown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = images_of()
+    images["test/dog/0000.jpg"] = images["train/cat/0000.jpg"]
+    tree = write_tree(tmp_path / "tree", images)
+    with caplog.at_level(logging.WARNING):
+        stage(overrides=tiny(tmp_path, "data=folder", f"data.path={tree}", "data.name=twins"))
+    told = [record.getMessage() for record in caplog.records if "bytes of" in record.getMessage()]
+    (list_of,) = (tmp_path / "staged").glob("twins-*/duplicates.jsonl")
+    assert len(told) == 1
+    assert told[0].startswith("twins: 1 test images have the bytes of training images; 0 training")
+    assert told[0].endswith(f"listed in {list_of}")
+    with get_client(sync_client=True) as client:
+        artifacts = client.request("POST", "/artifacts/filter", json={}).json()
+    shown = {artifact["key"]: artifact["data"] for artifact in artifacts}
+    assert "train, cat: train/cat/0000.jpg" in shown["images-with-the-same-bytes-twins"]
 
 
 def test_the_report_tells_classes_and_sizes(finished: FinishedRun) -> None:

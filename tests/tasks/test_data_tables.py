@@ -2,8 +2,9 @@
 
 import pytest
 
+from data.duplicates import read_duplicates
 from data.staging import stage
-from tasks.report.data_tables import class_rows, quarantine_rows, side_rows
+from tasks.report.data_tables import class_rows, duplicate_rows, quarantine_rows, side_rows
 from tests.data.pictures import encoded, images_of, picture, write_tree
 from tests.data.staged import config_of
 
@@ -38,3 +39,16 @@ def test_what_was_left_out_is_listed_with_its_reason(manifest):
     (row,) = quarantine_rows(manifest)
     assert row["member"] == "train/cat/broken.jpg"
     assert row["reason"] == "is empty: 0 bytes"
+
+
+def test_images_with_the_same_bytes_are_named_with_their_classes(tmp_path):
+    images = images_of(num_train=3, num_test=1)
+    images["test/dog/0000.jpg"] = images["train/cat/0002.jpg"]
+    tree = write_tree(tmp_path / "tree", images | {"train/cat/9.jpg": images["train/cat/0000.jpg"]})
+    folder = stage(config_of(tree), tmp_path).folder
+    both, twice = duplicate_rows(read_duplicates(folder))
+    assert (both["in training"], both["in test"]) == (1, 1)
+    assert both["one"] == f"train, cat: train/cat/0002.jpg of {tree}"
+    assert both["another"] == f"test, dog: test/dog/0000.jpg of {tree}"
+    assert (twice["in training"], twice["in test"]) == (2, 0)
+    assert "train/cat/9.jpg" in f"{twice['one']} {twice['another']}"
