@@ -21,7 +21,7 @@ from data.manifest import read_manifest
 from data.painting import LANES, paint
 from data.staged_tar import StagedTar, opened_tar
 
-# Parts decoded before they are rescaled: about as much as the cache that a core has for itself.
+# Decoded parts that wait to be rescaled: enough images in a row for the caches, little memory.
 KEPT_BYTES: Final = 2_000_000
 
 ForEach = Callable[[Callable[[range], None], Iterable[range]], Iterable[None]]
@@ -150,7 +150,7 @@ class TrainingReader:
         """Decode some images of a mini-batch, then rescale and paint these, and so on.
 
         A decoding leaves little else in the caches, neither data nor code, and what follows it is
-        slow; but what waits for too many decodings has left the caches, too.
+        slow: so several are done one after another, as many as memory is given to.
         """
         parts: list[tuple[int, _Part]] = []
         num_bytes = 0

@@ -10,33 +10,12 @@ from numba.extending import intrinsic
 
 RGB: Final = 3
 LANES: Final = 16  # float32 of a cache line: only whole ones are written past the caches
+LINE_BYTES: Final = 4 * LANES
 BLOCK: Final = RGB * LANES  # values of so many pixels
 
 _INDEX, _NUMBER = ir.IntType(64), ir.IntType(32)
 _BYTES = ir.VectorType(ir.IntType(8), BLOCK)
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
-
-
-def paint(
-    row: npt.NDArray[np.float32],
-    crop: npt.NDArray[np.uint8],
-    flip: bool,
-    offset: npt.NDArray[np.float32],
-) -> None:
-    """Fill an image of a mini-batch with a crop, plus an offset, flipped left to right or not.
-
-    A mini-batch is larger than the caches. Written through them, its lines would be read from
-    memory first, and push out what the next image needs: 0.075 ms an image instead of 0.03.
-
-    Args:
-        row: (size * size * 3,), contiguous.
-        crop: (size, size, 3), contiguous.
-        offset: (48,), that of RGB 16 times.
-    """
-    size = len(crop)
-    whole_lines = size % LANES == 0 and row.ctypes.data % (4 * LANES) == 0
-    loop = _paint_lines if whole_lines else _paint_values
-    loop(row, crop.reshape(-1), RGB * size, flip, offset)
 
 
 @njit(nogil=True)
@@ -84,7 +63,7 @@ def _painter_of_a_block(order: list[int]) -> Any:
                 added = builder.load(pointer(4, at, _FLOATS), align=4)
                 values = builder.fadd(builder.uitofp(part, _FLOATS), added)
                 place = pointer(0, builder.add(arguments[1], at), _FLOATS)
-                store = builder.store(values, place, align=4 * LANES)
+                store = builder.store(values, place, align=LINE_BYTES)
                 store.set_metadata("nontemporal", past_caches)
             return context.get_dummy_value()
 
@@ -97,3 +76,27 @@ _block = _painter_of_a_block(list(range(BLOCK)))
 _flipped_block = _painter_of_a_block(
     [BLOCK - RGB * (pixel + 1) + channel for pixel in range(LANES) for channel in range(RGB)]
 )
+
+
+@njit(nogil=True)
+def paint(
+    row: npt.NDArray[np.float32],
+    crop: npt.NDArray[np.uint8],
+    flip: bool,
+    offset: npt.NDArray[np.float32],
+) -> None:
+    """Fill an image of a mini-batch with a crop, plus an offset, flipped left to right or not.
+
+    A mini-batch is larger than the caches. Written through them, its lines would be read from
+    memory first, and push out what the next image needs: 0.075 ms an image instead of 0.03.
+
+    Args:
+        row: (size * size * 3,), contiguous.
+        crop: (size, size, 3), contiguous.
+        offset: (48,), that of RGB 16 times.
+    """
+    width = RGB * len(crop)
+    if width % BLOCK == 0 and row.ctypes.data % LINE_BYTES == 0:
+        _paint_lines(row, crop.reshape(-1), width, flip, offset)
+    else:
+        _paint_values(row, crop.reshape(-1), width, flip, offset)
