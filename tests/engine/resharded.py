@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from engine import replica_role, training
 from engine.checkpoint import Checkpoint
 from engine.config import ClusterConfig, DownpourConfig, RuleConfig, ScheduleConfig
+from engine.rules import make_rule
 from tests.engine.problems import NUM_SAMPLES, RULES, rule_name
 from tests.engine.rows import Listener, Row
 from tests.engine.threaded import ThreadedRun
@@ -92,6 +94,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     replica_role._REPORT_S, training._TICK_S = 0.02, 0.002  # there is more to tell, and sooner
     for rule in RULES:
+        make_rule(rule).compile(np.dtype(np.float32))  # once for all that are forked
         lives(folder / rule_name(rule), replace(settings(rule), checkpoint_every_s=0.002), NUMBERS)
     lives(folder / "power", replace(settings(RULES[-1]), durability="power"), FEW_NUMBERS)
 
