@@ -28,7 +28,7 @@ from engine.shard import ParameterShard
 from engine.state import BLOCK, Location, ShardState
 from tests.kills import was_killed
 
-SIZE = 48 * BLOCK + 100
+SIZE = 192 * BLOCK + 100
 NUM_KILLS = 20
 RULE = MomentumConfig(learning_rate=0.1, momentum=0.9)
 
