@@ -155,6 +155,8 @@ class ShardEndpoint:
             thread.start()
 
     def _serve(self, sock: socket.socket) -> None:
+        # MKL counts by thread: a new one would sum squares on all cores, and spin on them after.
+        torch.set_num_threads(torch.get_num_threads())
         try:
             with sock:
                 session = self._greet(sock)
