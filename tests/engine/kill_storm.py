@@ -44,7 +44,11 @@ def gradient(sequence: int) -> Tensor:
     """The gradient of one push, shape (SIZE,): no two alike, and made in far less time than a push
     takes, so that most kills hit a push.
     """
-    return wave() * (sequence % 50 - 20.5)
+    return wave() * _factor(sequence)
+
+
+def _factor(sequence: int) -> float:
+    return sequence % 50 - 20.5
 
 
 @functools.cache
@@ -69,7 +73,7 @@ def serve(folder: Path, epoch: int, stop_after: int | None) -> None:
     first = known[-1]["sequence"] + 1 if known else 1
     last = first + stop_after if stop_after else sys.maxsize
     for sequence in range(first, last):
-        shared.copy_(gradient(sequence))
+        torch.mul(wave(), _factor(sequence), out=shared)
         push = Push(0, 1, sequence, shard.version, Progress(1, sequence))
         applied = shard.push(push, shared, Location(str(folder / "gradient"), 0))
         row = {"epoch": epoch, "sequence": sequence, "begun": begun, **applied._asdict()}
@@ -92,6 +96,7 @@ def main(folder: Path, seed: int) -> None:
     state = open_state(folder)
     state.fill(torch.zeros(SIZE), [torch.zeros(SIZE)], version=0)
     make_rule(RULE).compile(state.vectors.dtype)  # once for all that are forked
+    wave()
     for epoch in range(1, NUM_KILLS + 2):
         last_one = epoch > NUM_KILLS
         if not (pid := os.fork()):
