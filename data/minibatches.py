@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
@@ -18,7 +19,8 @@ from data.config import InputConfig
 from data.decode import FULL_SCALE, RgbImage, decode_rgb, smallest_scale
 from data.image_cache import ImageCache
 from data.manifest import read_manifest
-from data.painting import LANES, paint
+from data.painting import LANES, RGB, paint
+from data.recycled_memory import RecycledMemory
 from data.staged_tar import StagedTar, opened_tar
 
 # Decoded parts that wait to be rescaled: enough images in a row for the caches, little memory.
@@ -69,8 +71,10 @@ class _Canvas:
         positions: npt.NDArray[np.int64],
         mean_rgb: npt.NDArray[np.float32],
         size: int,
+        memory: RecycledMemory,
     ) -> None:
-        pixels = torch.empty((len(positions), size, size, 3))
+        shape = (len(positions), size, size, RGB)
+        pixels = memory.take(prod(shape)).view(shape)
         self.images = pixels.permute(0, 3, 1, 2)
         self._rows = pixels.flatten(1).numpy()
         self._flips = draws.flips[positions].tolist()
@@ -96,6 +100,7 @@ class TrainingReader:
         self._seed = seed
         self._cache = ImageCache(input.cache_bytes)
         self._scratch = _Scratch(input.crop_size)
+        self._memory = RecycledMemory()
 
     @property
     def tar_sizes(self) -> tuple[int, ...]:
@@ -139,7 +144,9 @@ class TrainingReader:
             tar = _OpenTar(number, staged, file, draws)
             for start in starts:
                 positions = draws.order[start : min(start + starts.step, stop)]
-                canvas = _Canvas(draws, positions, self._mean_rgb, self._input.crop_size)
+                canvas = _Canvas(
+                    draws, positions, self._mean_rgb, self._input.crop_size, self._memory
+                )
                 fill = partial(self._fill, canvas, tar, positions.tolist())
                 shares = (range(i, len(positions), num_threads) for i in range(num_threads))
                 for _ in for_each(fill, shares):
