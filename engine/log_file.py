@@ -55,18 +55,23 @@ class Record(NamedTuple):
     version: int
     change: Push | Fence
     grad: Tensor  # of a fence: empty
+    checksum: int | None = None  # CRC-32 of the gradient's bytes, where it is known already
 
     def num_bytes(self) -> int:
         """What it takes in a file: whole blocks; another record of the same may take another."""
         return aligned(self._grad_at() + self.grad.nbytes)
 
-    def encode(self) -> list[memoryview]:
-        """Whole blocks of memory, the gradient's own as far as possible."""
+    def encode(self, scratch: memoryview) -> list[memoryview]:
+        """Whole blocks of memory, the gradient's own as far as possible.
+
+        Args:
+            scratch: from `scratch_blocks`, for all else; to be left alone until it is written.
+        """
         payload = as_bytes(self.grad) if self.grad.numel() else memoryview(b"")
         num_first, start = self._num_first(), self._grad_at()
         num_last = (len(payload) - num_first) % BLOCK
-        copied = memoryview(mmap.mmap(-1, 3 * BLOCK))  # a page begins where a block may
-        first, last = copied[: aligned(start + num_first)], copied[2 * BLOCK :]
+        scratch[:] = bytes(len(scratch))
+        first, last = scratch[: aligned(start + num_first)], scratch[2 * BLOCK :]
         first[: _RECORD.size] = self._header(start, payload)
         first[start : start + num_first] = payload[:num_first]
         last[:num_last] = payload[len(payload) - num_last :]
@@ -89,9 +94,15 @@ class Record(NamedTuple):
         else:
             kind, id = _PUSH, self.change[:3]
             progress, scale = self.change.progress, self.change.scale
-        fields = (kind, *id, *progress, self.version, start, len(payload), scale, crc32(payload))
+        checksum = crc32(payload) if self.checksum is None else self.checksum
+        fields = (kind, *id, *progress, self.version, start, len(payload), scale, checksum)
         unsealed = _RECORD.pack(*fields, 0)[: -_SEAL.size]
         return unsealed + _SEAL.pack(crc32(unsealed))
+
+
+def scratch_blocks() -> memoryview:
+    """Memory for the blocks of a record that are not the gradient's own, used again and again."""
+    return memoryview(mmap.mmap(-1, 3 * BLOCK))  # a page begins where a block may
 
 
 def file_name(epoch: int, version: int) -> str:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from engine.block_file import BlockFile
 from engine.checkpoint import sync
-from engine.log_file import Fence, LogFile, Record, encode_head, file_name
+from engine.log_file import Fence, LogFile, Record, encode_head, file_name, scratch_blocks
 from engine.push import FencedShardError, Push
 from engine.state import NUM_INTENTS
 
@@ -67,6 +67,7 @@ class PushLog:
         self._changed = threading.Condition()
         self._writing = self._closed = False
         self._file: BlockFile | None = None
+        self._scratch = scratch_blocks()  # of whoever writes
         self._waiting: list[tuple[int, Record]] = []  # not written yet; where each begins
         #: (version, path, bytes) of each file; the last one is written to
         self._files: list[tuple[int, Path, int]] = []
@@ -107,8 +108,11 @@ class PushLog:
         except OSError as error:
             raise self._failed(error) from error
 
-    def push(self, version: int, push: Push, grad: Tensor) -> None:
+    def push(self, version: int, push: Push, grad: Tensor, checksum: int | None = None) -> None:
         """Take a place for the push that makes `version`, before it is applied.
+
+        Args:
+            checksum: CRC-32 of `grad`'s bytes, where it is known already.
 
         Raises:
             LogFailedError: there is no place.
@@ -116,7 +120,7 @@ class PushLog:
         if version - self._durable_version >= NUM_INTENTS:
             with self._changed:
                 self._write_all()
-        self._place(Record(version, push, grad))
+        self._place(Record(version, push, grad, checksum))
 
     def fence(self, version: int, replica: int, incarnation: int) -> None:
         """Note that a life is refused from `version` on; LogFailedError as for a push."""
@@ -216,7 +220,7 @@ class PushLog:
         self._changed.release()
         failure: Exception | None = None
         try:
-            _write(self._file, records)
+            _write(self._file, records, self._scratch)
         except Exception as error:  # whatever it is: they are not on the disk
             failure = error
         finally:
@@ -279,13 +283,14 @@ def _complete(last: LogFile, unlogged: Sequence[Record]) -> None:
     """Have the newest file hold these records, of which it may lack some."""
     file = BlockFile(last.path, last.end_of(unlogged[0].version - 1))
     try:
-        _write(file, [(file.reserve(record.num_bytes()), record) for record in unlogged])
+        places = [(file.reserve(record.num_bytes()), record) for record in unlogged]
+        _write(file, places, scratch_blocks())
     finally:
         file.close()
 
 
-def _write(file: BlockFile, records: Iterable[tuple[int, Record]]) -> None:
+def _write(file: BlockFile, records: Iterable[tuple[int, Record]], scratch: memoryview) -> None:
     """Write each where it has its place, and sync."""
     for offset, record in records:
-        file.write(offset, record.encode())
+        file.write(offset, record.encode(scratch))
     file.sync()

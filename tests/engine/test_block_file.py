@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.block_file import BLOCK, BlockFile
 from engine.ledger import Progress
-from engine.log_file import Record, encode_head, read_files
+from engine.log_file import Record, encode_head, read_files, scratch_blocks
 from engine.push import Push
 from engine.state import NUM_ROWS, ROW
 from tests.engine.shards import vector
@@ -32,9 +32,10 @@ def written(folder, grads: list[torch.Tensor]) -> list[Record]:
     """What is read of a log of these gradients."""
     file = BlockFile(folder / "000001-000000000001.log")
     file.append(HEAD)
+    scratch = scratch_blocks()
     for version, grad in enumerate(grads, start=2):
         record = Record(version, PUSH, grad)
-        file.write(file.reserve(record.num_bytes()), record.encode())
+        file.write(file.reserve(record.num_bytes()), record.encode(scratch))
     file.sync()
     file.close()
     (found,) = read_files(folder)
@@ -56,7 +57,7 @@ def test_gradients_of_any_size_at_any_place_come_back_in_order(tmp_path_factory,
 @pytest.mark.parametrize("first", [0, 16, 1023])
 def test_only_the_ends_of_a_gradient_are_copied(first):
     grad = lying(100_000, first)
-    parts = Record(2, PUSH, grad).encode()
+    parts = Record(2, PUSH, grad).encode(scratch_blocks())
     for part in parts:
         assert len(part) % BLOCK == np.frombuffer(part, np.uint8).ctypes.data % BLOCK == 0
     begin = np.frombuffer(parts[1], np.uint8).ctypes.data
