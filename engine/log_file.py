@@ -55,7 +55,6 @@ class Record(NamedTuple):
     version: int
     change: Push | Fence
     grad: Tensor  # of a fence: empty
-    checksum: int | None = None  # CRC-32 of the gradient's bytes, where it is known already
 
     def num_bytes(self) -> int:
         """What it takes in a file: whole blocks; another record of the same may take another."""
@@ -94,8 +93,7 @@ class Record(NamedTuple):
         else:
             kind, id = _PUSH, self.change[:3]
             progress, scale = self.change.progress, self.change.scale
-        checksum = crc32(payload) if self.checksum is None else self.checksum
-        fields = (kind, *id, *progress, self.version, start, len(payload), scale, checksum)
+        fields = (kind, *id, *progress, self.version, start, len(payload), scale, crc32(payload))
         unsealed = _RECORD.pack(*fields, 0)[: -_SEAL.size]
         return unsealed + _SEAL.pack(crc32(unsealed))
 

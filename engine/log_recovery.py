@@ -76,7 +76,7 @@ def _repeat_file(
     shard: ParameterShard, file: LogFile, contained: int, dtype: torch.dtype, last: int | None
 ) -> None:
     """A record beyond `last` was never applied: its owner died before it began, or is stopped."""
-    for version, change, grad, _ in file.records(dtype):
+    for version, change, grad in file.records(dtype):
         if last is not None and version > last:
             return
         if isinstance(change, Fence):

@@ -22,8 +22,13 @@ class PushLimits:
     max_staleness: int | None
     max_norm: float | None
 
-    def check_form(self, grad: Tensor, staleness: int, like: Tensor) -> None:
-        """Refuse what is not of the shape and type of a slice `like` that, or too stale.
+    def check(
+        self, push: Push, grad: Tensor, staleness: int, like: Tensor, squares: float | None = None
+    ) -> None:
+        """Raise what refuses this gradient for a slice `like` that, if anything does.
+
+        Args:
+            squares: the sum of `grad`'s squares, where it is known already.
 
         Raises:
             PushRefusedError: a subclass says why.
@@ -38,18 +43,10 @@ class PushLimits:
             raise StalePushError(
                 f"push is {staleness} updates stale, max_staleness={self.max_staleness}"
             )
+        # It reads memory faster than the values' sum does.
+        self._check_values(push, grad, float(torch.dot(grad, grad)) if squares is None else squares)
 
-    def check_values(self, push: Push, grad: Tensor, squares: float | None = None) -> None:
-        """Refuse what is not finite or too large.
-
-        Args:
-            squares: the sum of `grad`'s squares, where it is known already.
-
-        Raises:
-            PushRefusedError: a subclass says why.
-        """
-        if squares is None:
-            squares = float(torch.dot(grad, grad))  # reads memory faster than the values' sum does
+    def _check_values(self, push: Push, grad: Tensor, squares: float) -> None:
         # g.g is finite when all values are, unless it overflows: only then look at each.
         if not math.isfinite(squares) and not torch.isfinite(grad).all():
             bad = int((~torch.isfinite(grad)).sum())

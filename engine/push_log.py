@@ -108,11 +108,8 @@ class PushLog:
         except OSError as error:
             raise self._failed(error) from error
 
-    def push(self, version: int, push: Push, grad: Tensor, checksum: int | None = None) -> None:
+    def push(self, version: int, push: Push, grad: Tensor) -> None:
         """Take a place for the push that makes `version`, before it is applied.
-
-        Args:
-            checksum: CRC-32 of `grad`'s bytes, where it is known already.
 
         Raises:
             LogFailedError: there is no place.
@@ -120,7 +117,7 @@ class PushLog:
         if version - self._durable_version >= NUM_INTENTS:
             with self._changed:
                 self._write_all()
-        self._place(Record(version, push, grad, checksum))
+        self._place(Record(version, push, grad))
 
     def fence(self, version: int, replica: int, incarnation: int) -> None:
         """Note that a life is refused from `version` on; LogFailedError as for a push."""

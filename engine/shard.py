@@ -11,7 +11,6 @@ from engine.ledger import Holder, Progress
 from engine.push import Applied, FencedShardError, Push, StaleIncarnationError
 from engine.push_limits import PushLimits
 from engine.rules import UpdateRule
-from engine.squares import examined
 from engine.state import NOWHERE, Location, ShardState
 
 
@@ -21,12 +20,8 @@ class ChangeLog(Protocol):
     It tells `note_logged` what it has written, and lags behind by fewer than NUM_INTENTS pushes.
     """
 
-    def push(self, version: int, push: Push, grad: Tensor, checksum: int | None) -> None:
-        """The push that makes `version` comes next; what this raises prevents it.
-
-        Args:
-            checksum: CRC-32 of `grad`'s bytes, where it is known already.
-        """
+    def push(self, version: int, push: Push, grad: Tensor) -> None:
+        """The push that makes `version` comes next; what this raises prevents it."""
         ...
 
     def fence(self, version: int, replica: int, incarnation: int) -> None:
@@ -125,15 +120,11 @@ class ParameterShard:
             return Applied(self.version, 0, duplicate=True)
         # Below 0 where a loss of power took updates that were fetched, but never acknowledged.
         staleness = max(0, self.version - push.fetched_version)
-        self._limits.check_form(grad, staleness, self._state.values)
-        checksum = None
-        if squares is None and self._log:
-            squares, checksum = examined(grad)
-        self._limits.check_values(push, grad, squares)
+        self._limits.check(push, grad, staleness, self._state.values, squares)
         if self._record:
             self._record(self.version + 1, push)
         if self._log:
-            self._log.push(self.version + 1, push, grad, checksum)
+            self._log.push(self.version + 1, push, grad)
         self._begin(row, push, location)
         self._apply_from(0, grad, push.scale)
         self._commit()

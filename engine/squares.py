@@ -3,36 +3,11 @@
 It is finite if all values are, unless it overflows; and it is the norm's square.
 """
 
-from typing import NamedTuple
-
 import torch
-from isal.isal_zlib import crc32
 from torch import Tensor
-
-from engine.frames import as_bytes
 
 #: Values whose squares are summed at a time, whatever pieces they come in.
 BLOCK = 1 << 16
-
-#: Values that are read twice in a row; half of a large L2 cache.
-_CACHED = 1 << 17
-
-
-class Examined(NamedTuple):
-    """What one walk over a gradient tells."""
-
-    squares: float  # their sum
-    checksum: int  # CRC-32 of its bytes
-
-
-def examined(grad: Tensor) -> Examined:
-    """Walk over `grad`, shape (count,), once for both: it comes from memory, which is slow."""
-    squares, checksum = 0.0, 0
-    for start in range(0, grad.numel(), _CACHED):
-        block = grad[start : start + _CACHED]
-        squares += float(torch.dot(block, block))
-        checksum = crc32(as_bytes(block), checksum)
-    return Examined(squares, checksum)
 
 
 class Squares:
