@@ -137,7 +137,12 @@ class Coordinator:
         return self._lose_replica(index, reason, now)
 
     def tick(self, now: float) -> list[Instruction]:
-        """Time has passed: who is silent?"""
+        """Time has passed: who is silent?
+
+        Raises:
+            RunFailedError: a shard or all replicas have been away for too long.
+        """
+        self._roster.check_absent(now)
         instructions: list[Instruction] = []
         for peer, drop, reason in self._roster.silent(now):
             instructions += [drop, *self.lose(peer, reason, now)]

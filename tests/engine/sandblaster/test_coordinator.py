@@ -110,6 +110,38 @@ def test_a_replica_that_falls_silent_is_dropped_and_may_be_lost_only_so_often():
         made.lose(SUCCESSOR, "killed", 102.0)
 
 
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        ([SHARD], r"shard 0 has had no process for 60 s: .* resource .shard-0"),
+        ([FIRST, SECOND], r"no replica has had a process for 60 s: .* resource .replica-0"),
+    ],
+)
+def test_a_role_that_nobody_takes_ends_the_run(lost, message):
+    made = coordinator()
+    for peer in lost:
+        made.lose(peer, "killed", 5.0)
+
+    def pass_to(now: float) -> None:
+        for peer in {SHARD, FIRST, SECOND} - set(lost):
+            made.hear(peer, {"op": "heartbeat"}, now)
+        made.tick(now)
+
+    pass_to(5.0)
+    pass_to(64.0)
+    with pytest.raises(RunFailedError, match=message):
+        pass_to(66.0)
+
+
+def test_one_replica_of_two_is_enough():
+    made = coordinator()
+    made.lose(FIRST, "killed", 5.0)
+    for now in (5.0, 500.0):
+        for peer in (SHARD, SECOND):
+            made.hear(peer, {"op": "heartbeat"}, now)
+        assert made.tick(now) == []
+
+
 def test_a_point_is_validated_by_another_replica_when_the_first_is_lost():
     made = coordinator()
     ((peer, _),) = sent(made.validate("x"), "validate")
