@@ -9,9 +9,9 @@ archive, which is done before a byte has reached the disk; two `dd` of a half ea
 the cache, which is the disk's own speed and the bound of whoever leaves his copy on it; `cp` with a
 `sync` of the copy, and with the SHA-256 of it besides, which together is what staging leaves of a
 tar; webdataset's ShardWriter in a plain loop over tarfile, which neither shuffles, hashes, checks
-nor syncs; and reading the members with tarfile. The archive lies in the system's cache for all of them. Ratios of medians.
-Then the peak memory of staging archives of one size and of four times that, and what the list of a
-large archive's images takes.
+nor syncs; and reading the members with tarfile. The archive lies in the system's cache for all of
+them. Ratios of medians. Then the peak memory of staging archives of one size and of four times
+that, and what the list of a large archive's images takes.
 """
 
 import subprocess
