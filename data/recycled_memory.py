@@ -9,6 +9,7 @@ a virtual machine, which made reading a third slower in one process of four.
 import mmap
 import weakref
 from collections import deque
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +20,9 @@ Buffer = npt.NDArray[np.float32]
 
 
 class RecycledMemory:
-    """Buffers of one size; as many as tensors were alive at the same time."""
+    """As many buffers as tensors were alive at the same time; threads may share it."""
 
     def __init__(self) -> None:
-        self._size = 0
         self._free: deque[Buffer] = deque()
 
     def take(self, size: int) -> Tensor:
@@ -31,17 +31,18 @@ class RecycledMemory:
         It begins at a page. Its memory is used again when it and all its views are gone, whatever
         thread they go in.
         """
-        if size > self._size:
-            self._size = size
-            self._free.clear()
-        buffer = self._free.pop() if self._free else _mapped(self._size)
+        buffer = self._pop(size)
         held = buffer[:size]  # an object of its own: it lives as long as the tensor's storage
-        weakref.finalize(held, self._give_back, buffer).atexit = False
+        weakref.finalize(held, self._free.append, buffer).atexit = False
         return torch.from_numpy(held)
 
-    def _give_back(self, buffer: Buffer) -> None:
-        if len(buffer) == self._size:
-            self._free.append(buffer)
+    def _pop(self, size: int) -> Buffer:
+        """A free buffer, or a new one. Those that have become too small go."""
+        with suppress(IndexError):  # no lock: a finalizer may run at any point of this, and append
+            while True:
+                if len(buffer := self._free.pop()) >= size:
+                    return buffer
+        return _mapped(size)
 
 
 def _mapped(size: int) -> Buffer:
@@ -49,5 +50,6 @@ def _mapped(size: int) -> Buffer:
     num_bytes = size * np.dtype(np.float32).itemsize
     memory = mmap.mmap(-1, num_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
+        with suppress(OSError):  # a kernel that was built without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, np.float32, size)

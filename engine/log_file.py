@@ -69,7 +69,7 @@ class Record(NamedTuple):
         payload = as_bytes(self.grad) if self.grad.numel() else memoryview(b"")
         num_first, start = self._num_first(), self._grad_at()
         num_last = (len(payload) - num_first) % BLOCK
-        scratch[:] = bytes(len(scratch))
+        scratch[:] = bytes(len(scratch))  # nothing of an earlier record goes to the disk
         first, last = scratch[: aligned(start + num_first)], scratch[2 * BLOCK :]
         first[: _RECORD.size] = self._header(start, payload)
         first[start : start + num_first] = payload[:num_first]

@@ -1,5 +1,6 @@
 """Memory of mini-batches: used again when nobody holds it, and never before."""
 
+import errno
 import mmap
 import threading
 
@@ -60,6 +61,19 @@ def test_a_smaller_one_fits_and_a_larger_one_gets_new_memory() -> None:
 
 def test_it_begins_at_a_page() -> None:
     assert RecycledMemory().take(100).data_ptr() % mmap.PAGESIZE == 0
+
+
+def test_a_kernel_without_large_pages_will_do(monkeypatch) -> None:
+    asked = []
+
+    class Plain(mmap.mmap):
+        def madvise(self, option: int) -> None:  # type: ignore[override]
+            asked.append(option)
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr("data.recycled_memory.mmap.mmap", Plain)
+    assert RecycledMemory().take(1000).fill_(2.0).sum() == 2000.0
+    assert len(asked) == 1
 
 
 def test_tensors_outlive_the_pool() -> None:
