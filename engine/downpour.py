@@ -14,12 +14,13 @@ from engine.ledger import Progress
 
 @dataclass(frozen=True, slots=True)
 class LeasedMinibatch:
-    """A mini-batch with its place in the ledger and the learning-rate scale of its lease."""
+    """A mini-batch, its place in the ledger, its lease's scale of the rate, its draws' seed."""
 
     payload: Any
     num_samples: int
     progress: Progress
     scale: float
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 from engine.clipping import with_clipping
 from engine.config import DownpourConfig
 from engine.downpour import Answer, Compute, Fetch, Instruction, StartPush, Take, downpour
+from engine.draws import seed_draws
 from engine.faults import FaultPlan
 from engine.instructions import RunFailedError
 from engine.ledger import Holder, Ledger
@@ -64,7 +65,11 @@ class _Replica:
         self.pending: dict[int, tuple[Push, Tensor]] = {}  # shard -> what it has yet to answer
         self.num_bad = 0  # pushes in a row that no shard could use
         self.minibatches = leased_minibatches(
-            lambda: world.lend(self.holder), world.problem, world.config.minibatch_size, poll_s=0.0
+            lambda: world.lend(self.holder),
+            world.problem,
+            world.config.minibatch_size,
+            world.config.seed,
+            poll_s=0.0,
         )
         self.program: Generator[Instruction, Answer, None] = downpour(world.config)
         self.instruction: Instruction = next(self.program)
@@ -146,6 +151,7 @@ class _World:
 
     def _compute(self, replica: _Replica, instruction: Compute) -> None:
         grad = torch.empty_like(replica.accrued)
+        seed_draws(instruction.minibatch.seed)
         self.problem.gradient_(replica.parameters, instruction.minibatch.payload, grad)
         replica.accrued = grad.clone() if instruction.first else replica.accrued + grad
         if self.config.alpha:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
 from engine.downpour import Answer, Idle, LeasedMinibatch
+from engine.draws import seed_of
 from engine.ledger import Lease, Progress
 from engine.problem import Problem
 
@@ -23,19 +24,25 @@ class LeaseReply(NamedTuple):
 
 
 def leased_minibatches(
-    ask: Callable[[], LeaseReply], problem: Problem, size: int, poll_s: float = _POLL_S
+    ask: Callable[[], LeaseReply], problem: Problem, size: int, seed: int, poll_s: float = _POLL_S
 ) -> Iterator[Answer]:
-    """Ask for leases and yield their mini-batches until there is nothing left to do."""
+    """Ask for leases and yield their mini-batches until there is nothing left to do.
+
+    Args:
+        seed: of the run, see `engine.draws`.
+    """
     while not (reply := ask()).done:
         if reply.lease is None:
             yield Idle()
             time.sleep(poll_s)  # leases of a lost replica may come back
             continue
-        upto = reply.lease.start
-        for payload, num_samples in problem.minibatches(reply.lease, size):
+        lease, upto = reply.lease, reply.lease.start
+        for payload, num_samples in problem.minibatches(lease, size):
+            drawn = seed_of(seed, lease.epoch, lease.unit, upto)
             upto += num_samples
-            progress = Progress(reply.lease.id, upto)
-            yield LeasedMinibatch(payload, num_samples, progress, reply.scale)
+            yield LeasedMinibatch(
+                payload, num_samples, Progress(lease.id, upto), reply.scale, drawn
+            )
 
 
 def prefetched(items: Iterator[T], depth: int) -> Iterator[T]:

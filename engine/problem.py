@@ -51,7 +51,8 @@ class Problem(Protocol):
     def loss(self, parameters: Tensor, payload: Any) -> float:
         """The mean loss at `parameters` (P,), to the last bit what `gradient_` returns.
 
-        Random parts such as dropout draw the same way in both, from torch's generator.
+        Random parts such as dropout draw the same way in both, from torch's generator, which the
+        engine seeds before each call (`engine.draws`).
         """
         ...
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from engine.clipping import with_clipping
 from engine.config import DownpourConfig
 from engine.downpour import Answer, Compute, Fetch, Idle, StartPush, Take, downpour
+from engine.draws import seed_draws
 from engine.ledger import Lease, Progress
 from engine.loader import LeaseReply, leased_minibatches
 from engine.problem import Problem
@@ -95,7 +96,7 @@ def _life(
     def lend() -> LeaseReply:
         return LeaseReply(*leases.popleft(), False) if leases else LeaseReply(None, 1.0, True)
 
-    minibatches = leased_minibatches(lend, problem, config.minibatch_size)
+    minibatches = leased_minibatches(lend, problem, config.minibatch_size, config.seed)
     parameters = torch.zeros_like(problem.initial())
     grad, accrued = torch.empty_like(parameters), torch.empty_like(parameters)
     sequence = 0
@@ -109,6 +110,7 @@ def _life(
                     return
                 answer = Idle() if takes.popleft() == "idle" else next(minibatches)
             case Compute(minibatch, first):
+                seed_draws(minibatch.seed)
                 problem.gradient_(parameters, minibatch.payload, grad)
                 accrued = grad.clone() if first else accrued.add_(grad)
                 if config.alpha:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from engine.config import DownpourConfig
 from engine.downpour import Answer, Compute, Fetch, Idle, StartPush, Take, downpour
+from engine.draws import seed_draws
 from engine.ledger import Progress
 from engine.link import Refused
 from engine.problem import Problem
@@ -167,6 +168,7 @@ class Replica:
             if not self._spare.numel():
                 self._spare = accrued.clone()
             grad = self._spare
+        seed_draws(minibatch.seed)
         loss = self._problem.gradient_(parameters, minibatch.payload, grad)
         if grad is not accrued:
             accrued.add_(grad)

@@ -115,7 +115,7 @@ class _ReplicaSession:
             self._report,
         )
         ask = recorder.asking(self._ask) if recorder else self._ask
-        source = leased_minibatches(ask, problem, self._config.minibatch_size)
+        source = leased_minibatches(ask, problem, self._config.minibatch_size, self._config.seed)
         minibatches = prefetched(source, self._config.prefetch)
         replica.run(recorder.taking(minibatches) if recorder else minibatches)
         self._send_progress(replica)

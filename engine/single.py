@@ -12,6 +12,7 @@ from engine.checkpoint import Checkpoint, ShardFile
 from engine.clipping import with_clipping
 from engine.config import SingleConfig
 from engine.downpour import LeasedMinibatch
+from engine.draws import seed_draws
 from engine.events import EventLog, Listener, ignore
 from engine.finite import require_finite_loss, require_finite_parameters
 from engine.interruptible import interruptible
@@ -143,7 +144,9 @@ class _Loop:
         return final
 
     def _minibatches(self) -> Iterator[LeasedMinibatch]:
-        source = leased_minibatches(self._ask, self._problem, self._config.minibatch_size)
+        source = leased_minibatches(
+            self._ask, self._problem, self._config.minibatch_size, self._config.seed
+        )
         for minibatch in prefetched(source, self._config.prefetch):
             if isinstance(minibatch, LeasedMinibatch):
                 yield minibatch
@@ -157,6 +160,7 @@ class _Loop:
         return LeaseReply(lease, scale, done=lease is None)
 
     def _step(self, minibatch: LeasedMinibatch) -> float:
+        seed_draws(minibatch.seed)
         loss = self._problem.gradient_(self._parameters, minibatch.payload, self._grad)
         require_finite_loss(loss, self._num_steps)
         for group in self._optimiser.param_groups:

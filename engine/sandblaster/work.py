@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
+from engine.draws import seed_draws, seed_of
 from engine.frames import Message
 from engine.ledger import Lease
 from engine.problem import Minibatch, Problem
@@ -51,7 +51,7 @@ def pieces(problem: Problem, order: WorkOrder, minibatch_size: int, seed: int) -
     for index, (unit, start, stop) in enumerate(order.portions):
         at = start
         for minibatch in problem.minibatches(Lease(0, 0, unit, start, stop), minibatch_size):
-            yield Piece(index, Minibatch(*minibatch), _seed(seed, unit, at))
+            yield Piece(index, Minibatch(*minibatch), seed_of(seed, 0, unit, at))
             at += minibatch[1]
 
 
@@ -76,8 +76,7 @@ def compute(
     losses = [0.0] * len(order.portions)
     first = True
     for index, (payload, num_samples), seed in found:
-        # Dropout draws the same masks for the same samples, whoever computes and whenever.
-        _seed_generators(seed)
+        seed_draws(seed)
         if not order.gradient:
             losses[index] += problem.loss(parameters, payload) * num_samples
             continue
@@ -89,14 +88,3 @@ def compute(
             accrued.add_(spare, alpha=num_samples)
         first = False
     return losses
-
-
-def _seed_generators(seed: int) -> None:
-    """What torch.manual_seed does, without its 0.1 to 0.3 ms where there is no GPU in use."""
-    torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.manual_seed_all(seed)
-
-
-def _seed(seed: int, unit: int, start: int) -> int:
-    return (seed * 1_000_003 + unit) * 1_000_003 + start

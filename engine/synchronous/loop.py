@@ -12,6 +12,7 @@ from engine import checkpoint
 from engine.checkpoint import Checkpoint
 from engine.clipping import clip_
 from engine.coordinator_link import CoordinatorLink
+from engine.draws import seed_draws, seed_of
 from engine.finite import require_finite_loss, require_finite_parameters
 from engine.loader import prefetched
 from engine.problem import Minibatch, Problem
@@ -120,6 +121,9 @@ class RankLoop:
         share = step.shares[self._rank]
         own = share.num_samples if share else 0
         weight = own / step.num_samples
+        if share:
+            lease = share.lease
+            seed_draws(seed_of(self._config.seed, lease.epoch, lease.unit, share.start))
         loss = self._averager.gradient_(self._parameters, payload, self._grad, weight)
         require_finite_loss(loss, self._num_steps)
         clip_(self._grad, self._problem.layout, self._config.clip)

@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor
@@ -15,9 +16,11 @@ from tests.engine.problems import classifier, network
 FUSES = {"SIGKILL": 20, "SIGSTOP": 60}
 
 
-def fused(folder: str, pause_s: float) -> TorchProblem:
-    """The classifier, slower by `pause_s` a gradient, with FUSES that each go off once."""
-    problem = classifier()
+def fused(
+    folder: str, pause_s: float, factory: Callable[[], TorchProblem] = classifier
+) -> TorchProblem:
+    """A problem slower by `pause_s` a gradient, with FUSES that each go off once."""
+    problem = factory()
     plain, count = problem.gradient_, 0
 
     def gradient_(parameters: Tensor, payload: object, grad: Tensor) -> float:

@@ -75,6 +75,12 @@ def network() -> nn.Module:
     return module
 
 
+def forgetful() -> TorchProblem:
+    """The classifier with dropout, whose gradients depend on what is drawn."""
+    linear, tanh, head = network().children()
+    return classifier(nn.Sequential(linear, tanh, nn.Dropout(0.5), head))
+
+
 def in_whole_registers() -> nn.Module:
     """A network whose tensors all fill vector registers: torch's fused kernels round the last
     elements of other tensors otherwise, and a flat vector has its last elements elsewhere."""

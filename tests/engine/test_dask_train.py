@@ -24,7 +24,7 @@ from engine.replay import replay
 from tasks.cluster import open_cluster
 from tests.engine import doomed
 from tests.engine.fuses import FUSES, broken, deadly, fused, poisoned
-from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES, classifier
+from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES, classifier, forgetful
 from tests.engine.rows import Listener, Meddler, Row, When, in_file
 from tests.engine.threaded import latest
 from tests.kills import real_kill, was_killed
@@ -50,14 +50,15 @@ def memory_left() -> list[Path]:
     return list(memory.shared_root().glob(f"verydeep-{os.getpid()}-*"))
 
 
-def test_one_replica_computes_the_bits_of_the_in_process_run(client, tmp_path):
+@pytest.mark.parametrize("factory", [classifier, forgetful])
+def test_one_replica_computes_the_bits_of_the_in_process_run(client, tmp_path, factory):
     settings = config(num_epochs=3, rule=MomentumConfig(learning_rate=0.05))
     cluster = ClusterConfig(
         num_replicas=1, num_shards=2, heartbeat_interval_s=0.2, heartbeat_timeout_s=2.0
     )
     heard = Listener()
-    result = train_downpour(client, classifier, settings, cluster, tmp_path, {}, heard)
-    other = train_in_process(classifier(), settings, num_replicas=1, num_shards=2)
+    result = train_downpour(client, factory, settings, cluster, tmp_path, {}, heard)
+    other = train_in_process(factory(), settings, num_replicas=1, num_shards=2)
     assert torch.equal(result.parameters, other.parameters)
     assert result.num_samples == 3 * NUM_SAMPLES
     assert in_file(tmp_path) == heard
@@ -72,7 +73,7 @@ def test_killed_and_frozen_processes_cost_no_update_and_repeat_none(client, tmp_
 
     # Beside that, the fuses kill one replica and stop one.
     heard = Meddler(When("progress", 3, kill_both_shards))
-    factory = functools.partial(fused, str(tmp_path), pause_s=0.002)
+    factory = functools.partial(fused, str(tmp_path), pause_s=0.002, factory=forgetful)
     settings = config(num_epochs=40, record=True)
     result = train_downpour(client, factory, settings, CLUSTER, tmp_path, {}, heard)
 
@@ -97,7 +98,7 @@ def test_killed_and_frozen_processes_cost_no_update_and_repeat_none(client, tmp_
     start, end = checkpoint.read(tmp_path / "checkpoints" / "000000"), latest(tmp_path)
     vectors = [(start.read_shard(k), 0) for k in range(2)]
     versions = [shard.version for shard in end.shards]
-    replayed = replay(classifier(), settings, tmp_path / "record" / "000000", vectors, versions)
+    replayed = replay(forgetful(), settings, tmp_path / "record" / "000000", vectors, versions)
     assert torch.equal(replayed, result.parameters)
 
     again = train_downpour(client, factory, settings, CLUSTER, tmp_path, {})

@@ -21,7 +21,9 @@ from engine.ledger import Progress
 
 
 def minibatch(number: int) -> LeasedMinibatch:
-    return LeasedMinibatch(f"payload {number}", 2, Progress(1, 2 * number), scale=1 / number)
+    return LeasedMinibatch(
+        f"payload {number}", 2, Progress(1, 2 * number), scale=1 / number, seed=0
+    )
 
 
 def instructions(config: DownpourConfig, answers: Sequence[Answer]) -> list[Instruction]:

@@ -16,7 +16,7 @@ DONE = LeaseReply(None, 1.0, done=True)
 
 def answers(*replies: LeaseReply) -> list[LeasedMinibatch | Idle]:
     given = iter(replies)
-    return list(leased_minibatches(lambda: next(given), classifier(), 4, poll_s=0.0))
+    return list(leased_minibatches(lambda: next(given), classifier(), 4, 0, poll_s=0.0))
 
 
 def test_each_minibatch_knows_how_far_it_brings_its_lease():

@@ -105,7 +105,7 @@ class Run:
 
     def minibatches(self) -> Iterator[Answer]:
         size = self.config.minibatch_size
-        return leased_minibatches(self.ask, self.problem, size, poll_s=0.0)
+        return leased_minibatches(self.ask, self.problem, size, 0, poll_s=0.0)
 
     def ask(self) -> LeaseReply:
         return LeaseReply(self.ledger.lease((0, 1)), 1.0, self.ledger.complete)

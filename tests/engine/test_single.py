@@ -22,6 +22,7 @@ from tests.engine.problems import (
     RULES,
     UNIT_SIZES,
     classifier,
+    forgetful,
     in_whole_registers,
     rule_name,
     use_nearest_roots,
@@ -69,6 +70,18 @@ def test_it_resumes_from_any_checkpoint_to_the_same_bits(tmp_path, rule, checkpo
     assert done == checkpoint_samples(tmp_path, checkpoints)
     assert torch.equal(resumed.parameters, whole.parameters)
     assert (resumed.num_steps, resumed.num_samples) == (whole.num_steps, whole.num_samples)
+
+
+def test_dropout_draws_the_same_masks_when_resumed(tmp_path):
+    whole = train_single(forgetful, config(), tmp_path / "whole", IDENTITY)
+    torch.rand(5)  # whatever else the process draws
+    settings = config(checkpoint_every_s=1e-9)
+    with pytest.raises(StoppedByTestError):
+        train_single(forgetful, settings, tmp_path, IDENTITY, stopped_at(7))
+    resumed = train_single(forgetful, config(), tmp_path, IDENTITY)
+    assert torch.equal(resumed.parameters, whole.parameters)
+    without = train_single(classifier, config(), tmp_path / "without", IDENTITY)
+    assert not torch.allclose(without.parameters, whole.parameters, rtol=0.1)
 
 
 def checkpoint_samples(folder: Path, number: int) -> int:

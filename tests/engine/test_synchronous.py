@@ -28,7 +28,7 @@ from engine.synchronous.train import train_synchronous
 from engine.torch_optimiser import torch_optimiser
 from tasks.cluster import open_cluster
 from tests.engine.fuses import broken, hopeless, slow
-from tests.engine.problems import NUM_SAMPLES, classifier
+from tests.engine.problems import NUM_SAMPLES, classifier, forgetful
 from tests.engine.rows import Listener, Meddler, Row, StoppedByTestError, When, in_file, stop
 from tests.engine.written import by_hand
 from tests.kills import real_kill
@@ -76,11 +76,12 @@ def in_this_process(settings: SynchronousConfig, num_ranks: int) -> tuple[Tensor
     return parameters, len(steps)
 
 
-def test_one_rank_computes_the_bits_of_a_plain_loop(client, tmp_path):
-    result = train_synchronous(client, classifier, config(), cluster(1), tmp_path / "a", {})
+@pytest.mark.parametrize("factory", [classifier, forgetful])
+def test_one_rank_computes_the_bits_of_a_plain_loop(client, tmp_path, factory):
+    result = train_synchronous(client, factory, config(), cluster(1), tmp_path / "a", {})
     plain = SingleConfig(minibatch_size=8, num_epochs=3, rule=RULE)
     assert torch.equal(
-        result.parameters, train_single(classifier, plain, tmp_path / "b", {}).parameters
+        result.parameters, train_single(factory, plain, tmp_path / "b", {}).parameters
     )
 
 
