@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.device import computing_device
 from engine.ledger import Lease
 from engine.problem import Minibatch
 from engine.torch_problem import TorchProblem
@@ -67,5 +68,5 @@ class SubjectFactory:
                 count = min(size, lease.stop - start)
                 yield Minibatch((images[:count], labels[:count]), count)
 
-        module = build_vgg(self.net, NUM_CLASSES)
+        module = build_vgg(self.net, NUM_CLASSES).to(computing_device())
         return TorchProblem(module, mean_loss, [self.unit_size] * self.num_units, minibatches)

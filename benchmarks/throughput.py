@@ -10,8 +10,11 @@ of medians.
 
     demo   the demo's network, 0.68 million parameters, mini-batches of 64, SGD with momentum
     vgg_a  VGG-A for 32x32 images, 9.35 million parameters, mini-batches of 32, Adagrad
+
+Where there is a GPU all gradients are computed there, and half of the cores serve as shards.
 """
 
+import os
 import statistics
 import sys
 import tempfile
@@ -25,12 +28,14 @@ from benchmarks._plain_loop import PlainLoops
 from benchmarks._subject import DEMO_NET, VGG_A, SubjectFactory
 from engine.config import AdagradConfig, ClusterConfig, DownpourConfig, MomentumConfig, RuleConfig
 from engine.dask_train import train_downpour
+from engine.device import computing_device
 from engine.events import Row
 from models.config import ModelConfig
 from tasks.cluster import open_cluster
 
 NUM_ROUNDS = 5
-CLUSTER = ClusterConfig(num_replicas=2, num_shards=2, threads_per_replica=1)
+NUM_SHARDS = (os.cpu_count() or 2) // 2 if computing_device().type == "cuda" else 2
+CLUSTER = ClusterConfig(num_replicas=2, num_shards=NUM_SHARDS, threads_per_replica=1)
 
 
 @dataclass(frozen=True)

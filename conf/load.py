@@ -33,6 +33,7 @@ WITHOUT_EFFECT: Final = (
     "algorithm.record",
     "cluster.allow_resharding",
     "cluster.dashboard_port",
+    "cluster.device",
     "cluster.heartbeat_interval_s",
     "cluster.heartbeat_timeout_s",
     "cluster.host",

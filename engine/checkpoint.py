@@ -100,8 +100,9 @@ def write_shard(folder: Path, shard: int, vectors: Mapping[str, Tensor]) -> dict
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / shard_file_name(shard)
+    vectors = {name: vector.cpu() for name, vector in vectors.items()}
     try:
-        save_file(dict(vectors), path)
+        save_file(vectors, path)
         sync(path)
     except (OSError, SafetensorError) as error:  # the latter wraps the operating system's own
         path.unlink(missing_ok=True)  # what was written of it may be all that the disk lacks

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from engine.config import ClipConfig
+from engine.device import device_of
 from engine.layout import Layout
 from engine.ledger import Lease
 from engine.problem import Minibatch, Problem
@@ -55,6 +56,11 @@ class ClippedProblem:
     @property
     def layout(self) -> Layout:
         return self._problem.layout
+
+    @property
+    def device(self) -> torch.device:
+        """Where the other problem computes."""
+        return device_of(self._problem)
 
     @property
     def unit_sizes(self) -> Sequence[int]:

@@ -8,6 +8,8 @@ from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+#: auto: a GPU where torch sees one, else the processor.
+Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -200,6 +202,7 @@ class ClusterConfig:
     num_replicas: int = Field(default=2, ge=1)
     num_shards: int = Field(default=2, ge=1)
     allow_resharding: bool = False  # go on from a checkpoint of another num_shards, cut anew
+    device: Device = "auto"  # of gradients and evaluation; shards are on the processor
     threads_per_replica: int | None = Field(default=None, ge=1)  # None: cores / replicas
     host: str = "127.0.0.1"
     tls: TlsConfig | None = None  # needed off loopback; for Dask's connections and our own

@@ -20,6 +20,7 @@ from engine.config import (
     WarmStartConfig,
 )
 from engine.dask_train import train_downpour
+from engine.device import computing_device
 from engine.inprocess import train_in_process
 from engine.layout import Layout
 from engine.ledger import Lease
@@ -49,6 +50,7 @@ __all__ = [
     "TorchProblem",
     "TrainingResult",
     "WarmStartConfig",
+    "computing_device",
     "train_downpour",
     "train_in_process",
     "train_single",

@@ -15,7 +15,9 @@ from typing import Protocol, TypeVar
 
 from torch import Tensor
 
+from engine.accrual import Accrual
 from engine.config import DownpourConfig
+from engine.device import device_of
 from engine.downpour import Answer, Compute, Fetch, Idle, StartPush, Take, downpour
 from engine.draws import seed_draws
 from engine.ledger import Progress
@@ -96,7 +98,7 @@ class Replica:
         #: What was exchanged last and is not durable yet; its slot is the one not in use.
         self._owed: tuple[Sequence[Applied | Refused], Sequence[Push]] | None = None
         self._fetching: Future[list[int]] | None = None
-        self._spare = self._gradients[0].new_empty(0)
+        self._accrual = Accrual(self._gradients, device_of(problem), config.n_push)
         self._acknowledged = Progress(0, 0)
         self._tally = Tally()
         self._num_bad = 0  # pushes in a row that no shard could use
@@ -160,26 +162,24 @@ class Replica:
 
     def _compute(self, instruction: Compute) -> None:
         minibatch = instruction.minibatch
-        parameters, accrued = self._parameters[self._front], self._gradients[self._slot]
+        parameters, slot = self._parameters[self._front], self._gradients[self._slot]
         if instruction.first:
             self._wait_for_slot(self._slot)
-            grad = accrued
-        else:
-            if not self._spare.numel():
-                self._spare = accrued.clone()
-            grad = self._spare
         seed_draws(minibatch.seed)
-        loss = self._problem.gradient_(parameters, minibatch.payload, grad)
-        if grad is not accrued:
-            accrued.add_(grad)
+        loss, grad = self._accrual.add(
+            slot,
+            lambda grad: self._problem.gradient_(parameters, minibatch.payload, grad),
+            first=instruction.first,
+        )
         if self._config.alpha:
-            parameters.add_(grad, alpha=-self._config.alpha)
+            parameters.add_(grad.to(parameters.device), alpha=-self._config.alpha)
         with self._lock:
             self._tally.loss_sum += loss * minibatch.num_samples
             self._tally.samples += minibatch.num_samples
             self._tally.steps += 1
 
     def _push(self, thread: ThreadPoolExecutor, instruction: StartPush) -> None:
+        self._accrual.finish(self._gradients[self._slot])
         self._sequence += 1
         replica, incarnation = self._identity
         pushes = [

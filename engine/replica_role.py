@@ -12,6 +12,7 @@ from typing import Any
 from engine.clipping import ClippedProblem, with_clipping
 from engine.config import DownpourConfig
 from engine.coordinator_link import CoordinatorLink
+from engine.device import take_gpu
 from engine.ledger import Lease
 from engine.link import Directory, RemoteServer, ShardAddress, StoppedError
 from engine.loader import LeaseReply, leased_minibatches, prefetched
@@ -39,7 +40,9 @@ def run_replica(
             return
         try:
             # Only now, so that a process that dies of it is missed.
-            problem = problem or with_clipping(factory(), config.clip)
+            if problem is None:
+                take_gpu(index)
+                problem = with_clipping(factory(), config.clip)
             session.work(problem)
             return
         except QuarantinedReplicaError as error:

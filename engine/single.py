@@ -11,6 +11,7 @@ from engine import checkpoint
 from engine.checkpoint import Checkpoint, ShardFile
 from engine.clipping import with_clipping
 from engine.config import SingleConfig
+from engine.device import device_of
 from engine.downpour import LeasedMinibatch
 from engine.draws import seed_draws
 from engine.events import EventLog, Listener, ignore
@@ -86,7 +87,7 @@ class _Loop:
         self._ledger_lock = threading.Lock()  # the loader thread leases, this one counts
         self._stop = threading.Event()
         self._epoch_size = sum(problem.unit_sizes)
-        self._parameters = start.read_parameters()
+        self._parameters = start.read_parameters().to(device_of(problem))
         self._grad = torch.empty_like(self._parameters)
         self._parameters.grad = self._grad
         self._optimiser = torch_optimiser(config.rule, [self._parameters])

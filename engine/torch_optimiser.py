@@ -49,7 +49,7 @@ def torch_optimiser(config: RuleConfig, parameters: Sequence[Tensor]) -> torch.o
                 lr=config.gamma,
                 eps=config.epsilon or vanishing_epsilon(dtype),
                 weight_decay=config.weight_decay,
-                fused=True,
+                fused=parameters[0].device.type == "cpu",  # torch has it there only
             )
         case RmspropConfig():
             return torch.optim.RMSprop(
@@ -88,6 +88,8 @@ def restore_slots(
     """Put the optimiser where it was after `num_steps` > 0 steps."""
     state = optimiser.state[parameters]
     for name in make_rule(config).slots:
-        state[_TORCH_NAMES[config.name][name]] = slots[name]
+        state[_TORCH_NAMES[config.name][name]] = slots[name].to(parameters.device)
     if not isinstance(config, SgdConfig | MomentumConfig):
-        state["step"] = torch.tensor(float(num_steps))
+        fused = optimiser.param_groups[0].get("fused")  # such kernels count where they compute
+        device = parameters.device if fused else torch.device("cpu")
+        state["step"] = torch.tensor(float(num_steps), device=device)

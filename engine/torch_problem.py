@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from engine.copying import copy_
+from engine.device import on_device
 from engine.layout import Layout
 from engine.ledger import Lease
+from engine.pinned import Pinned
 from engine.problem import Minibatch
 
 #: (module, payload) -> mean loss over the mini-batch, a scalar that backward() accepts.
@@ -23,7 +25,11 @@ def no_measures(module: nn.Module) -> dict[str, float]:
 
 
 class TorchProblem:
-    """Gradients of a module by autograd, on whatever device the module lives."""
+    """Gradients of a module by autograd, on whatever device the module lives.
+
+    On a GPU payloads are moved there and gradients come back while the backward pass goes on;
+    parameters and gradients may be vectors in main memory or on the GPU itself.
+    """
 
     def __init__(
         self,
@@ -58,7 +64,7 @@ class TorchProblem:
             )
         self.layout = Layout.of(self._named)
         self._initial = self.layout.flatten(self._named)
-        self._bound: dict[int, dict[str, Tensor]] = {}
+        self._bound: dict[int, _Bound] = {}
         self._targets: Mapping[str, Tensor] = {}
         self._written: set[str] = set()
         for name, parameter in self._named.items():
@@ -66,6 +72,9 @@ class TorchProblem:
             hook(partial(self._keep, name))
         self.unit_sizes = unit_sizes
         self.minibatches = minibatches
+        if self.device.type == "cuda":
+            # The same bits for the same samples, as on the processor: runs are repeated by them.
+            torch.backends.cudnn.deterministic = True
 
     @property
     def device(self) -> torch.device:
@@ -86,24 +95,28 @@ class TorchProblem:
             parameter.grad = None
         self._targets = self._views(grad)
         self._written.clear()
-        loss = _scalar(self._loss(self._called, payload))
+        loss = _scalar(self._loss(self._called, on_device(payload, self.device)))
         if not loss.requires_grad:
             raise ValueError("the loss depends on no parameter: want one that backward() accepts")
         loss.backward()  # type: ignore[no-untyped-call]  # torch ships it without annotations
         for name in self._targets.keys() - self._written:
             self._targets[name].zero_()
-        return float(loss.detach())
+        return float(loss.detach())  # on a GPU this waits for all copies before it
 
     def loss(self, parameters: Tensor, payload: Any) -> float:
         self._load(self._views(parameters))
         self._module.train()
         with torch.no_grad():
-            return float(_scalar(self._loss(self._module, payload)))
+            return float(_scalar(self._loss(self._module, on_device(payload, self.device))))
 
     def _keep(self, name: str, parameter: Tensor) -> None:
         """Copy a gradient as soon as it is complete, while it is still in the cache."""
         assert parameter.grad is not None
-        copy_(self._targets[name], parameter.grad)
+        target = self._targets[name]
+        if target.device == parameter.device:
+            copy_(target, parameter.grad)
+        else:
+            target.copy_(parameter.grad, non_blocking=True)
         self._written.add(name)
 
     def validate(self, parameters: Tensor) -> dict[str, float]:
@@ -118,7 +131,7 @@ class TorchProblem:
             if own.device == view.device:
                 own.data = view  # no copy: the module computes on the fetched vector itself
             else:
-                own.data.copy_(view)
+                own.data.copy_(view, non_blocking=True)
 
     def _views(self, flat: Tensor) -> dict[str, Tensor]:
         """Named views into `flat`, remembered: the engine uses the same few vectors for ever."""
@@ -126,8 +139,16 @@ class TorchProblem:
         if key not in self._bound:
             if len(self._bound) >= 16:
                 self._bound.clear()
-            self._bound[key] = self.layout.views(flat)
-        return self._bound[key]
+            away = self.device.type == "cuda" and flat.device.type == "cpu"
+            self._bound[key] = _Bound(self.layout.views(flat), Pinned(flat) if away else None)
+        return self._bound[key].views
+
+
+class _Bound(NamedTuple):
+    """A vector that the engine uses, cut into the module's parameters."""
+
+    views: dict[str, Tensor]
+    pinned: Pinned | None
 
 
 def _scalar(loss: Tensor) -> Tensor:

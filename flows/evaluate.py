@@ -1,7 +1,7 @@
 """Test a trained network on the test images: `python -m flows.evaluate`."""
 
 from conf.cli import preflight
-from flows.source_there import look
+from flows.prerequisites import look
 
 preflight(__name__, look)
 
@@ -21,7 +21,9 @@ def evaluate(config_name: str = "config", overrides: list[str] = []) -> Path:  #
     run = open_run(config_name, overrides)
     weights = run.weights()
     (data,) = staged(run.config, [run.config.data])
-    evaluate_network(weights, run.config.model, data, run.config.evaluation)
+    evaluate_network(
+        weights, run.config.model, data, run.config.evaluation, run.config.cluster.device
+    )
     return run.folder
 
 

@@ -1,7 +1,7 @@
 """The whole job, from archives to a report: `python -m flows.pipeline experiment=quick`."""
 
 from conf.cli import preflight
-from flows.source_there import look
+from flows.prerequisites import look
 
 preflight(__name__, look)
 

@@ -50,6 +50,7 @@ class Run:
             seed=self.config.algorithm.seed,
             side=self.config.evaluation.single_side,
             batch_size=self.config.evaluation.batch_size,
+            device=self.config.cluster.device,
         )
 
     def weights(self) -> Path:

@@ -5,7 +5,7 @@ python -m flows.stage --repair ...    the same, and write damaged tars again fro
 """
 
 from conf.cli import preflight, take_flag
-from flows.source_there import look
+from flows.prerequisites import look
 
 FLAG = take_flag(__name__, "--verify", "--repair")
 preflight(__name__, look)

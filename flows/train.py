@@ -1,7 +1,7 @@
 """Train a network, staging its data first where needed: `python -m flows.train`."""
 
 from conf.cli import preflight
-from flows.source_there import look
+from flows.prerequisites import look
 
 preflight(__name__, look)
 

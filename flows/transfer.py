@@ -1,7 +1,7 @@
 """Use a trained network on other data sets: `python -m flows.transfer`."""
 
 from conf.cli import preflight
-from flows.source_there import look
+from flows.prerequisites import look
 
 preflight(__name__, look)
 
@@ -22,7 +22,9 @@ def transfer(config_name: str = "config", overrides: list[str] = []) -> Path:  #
     weights = run.weights()
     data = staged(run.config, run.transfer_data)
     folders = dict(zip(run.config.transfer.datasets, data, strict=True))
-    transfer_features(weights, run.config.model, folders, run.config.transfer)
+    transfer_features(
+        weights, run.config.model, folders, run.config.transfer, run.config.cluster.device
+    )
     return run.folder
 
 

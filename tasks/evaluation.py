@@ -6,6 +6,8 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from data.manifest import read_manifest
+from engine.config import Device
+from engine.device import computing_device
 from evaluation.config import EvaluationConfig
 from evaluation.evaluate import evaluate
 from models.config import ModelConfig
@@ -25,7 +27,7 @@ EVALUATION = "evaluation.json"
     cache_policy=NO_CACHE,
 )
 def evaluate_network(
-    weights: Path, model: ModelConfig, staged: Path, config: EvaluationConfig
+    weights: Path, model: ModelConfig, staged: Path, config: EvaluationConfig, device: Device
 ) -> Path:
     """Test the network on the staged test images, unless evaluation.json has the results."""
     file, run = weights.with_name(EVALUATION), weights.parent.name
@@ -33,7 +35,7 @@ def evaluate_network(
     results: Results | None = matching_record(file, made_from)
     if results is None:
         network, _ = load_network(weights, model, read_manifest(staged).class_names)
-        results = evaluate(network, staged, config)
+        results = evaluate(network.to(computing_device(device)), staged, config)
         write_record(file, made_from, results)
     for row in (rows := evaluation_rows(results)):
         get_run_logger().info("%s: %s", row["evaluation"], row["accuracy"])

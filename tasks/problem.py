@@ -13,6 +13,8 @@ from data.config import InputConfig
 from data.manifest import Manifest, read_manifest
 from data.minibatches import TrainingReader
 from data.test_images import TestReader
+from engine.config import Device
+from engine.device import computing_device
 from engine.ledger import Lease
 from engine.problem import Minibatch
 from engine.torch_problem import TorchProblem
@@ -36,6 +38,7 @@ class ImageProblemFactory:
         seed: of sample order and augmentation.
         side: test scale Q of the validation, pixels.
         batch_size: images per pass of the validation.
+        device: where gradients and the validation are computed.
     """
 
     staged: Path
@@ -44,12 +47,15 @@ class ImageProblemFactory:
     seed: int
     side: int
     batch_size: int
+    device: Device = "auto"
 
     def __call__(self) -> TorchProblem:
         manifest = read_manifest(self.staged)
         reader = TrainingReader(self.staged, self.input, self.seed)
         return TorchProblem(
-            build_vgg(self.model, num_classes(self.model, manifest)),
+            build_vgg(self.model, num_classes(self.model, manifest)).to(
+                computing_device(self.device)
+            ),
             mean_loss,
             reader.tar_sizes,
             _leased(reader),

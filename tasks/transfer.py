@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from engine.config import Device
+from engine.device import computing_device
 from evaluation.config import TransferConfig
 from evaluation.transfer import transfer
 from models.config import ModelConfig
@@ -25,7 +28,11 @@ TRANSFER = "transfer.json"
     cache_policy=NO_CACHE,
 )
 def transfer_features(
-    weights: Path, model: ModelConfig, staged: Mapping[str, Path], config: TransferConfig
+    weights: Path,
+    model: ModelConfig,
+    staged: Mapping[str, Path],
+    config: TransferConfig,
+    device: Device,
 ) -> Path:
     """Classify other data sets by the network's features, unless transfer.json has the results.
 
@@ -37,7 +44,7 @@ def transfer_features(
     made_from |= {f"staged.{name}": folder.name for name, folder in staged.items()}
     results: Results | None = matching_record(file, made_from)
     if results is None:
-        results = _results(weights, model, staged, config)
+        results = _results(weights, model, staged, config, computing_device(device))
         write_record(file, made_from, results)
     for row in (rows := transfer_rows(results)):
         get_run_logger().info(
@@ -49,10 +56,15 @@ def transfer_features(
 
 
 def _results(
-    weights: Path, model: ModelConfig, staged: Mapping[str, Path], config: TransferConfig
+    weights: Path,
+    model: ModelConfig,
+    staged: Mapping[str, Path],
+    config: TransferConfig,
+    device: torch.device,
 ) -> Results:
     network, description = load_network(weights, model)
-    untrained = untrained_network(model, description)
+    untrained = untrained_network(model, description).to(device)
+    network = network.to(device)
     red, green, blue = description.mean_rgb
     return {
         name: transfer(network, untrained, folder, (red, green, blue), config)

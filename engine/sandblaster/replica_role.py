@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from engine.coordinator_link import CoordinatorLink
+from engine.device import device_of, take_gpu
 from engine.link import Directory, ShardAddress, StoppedError
 from engine.loader import prefetched
 from engine.problem import Problem, ProblemFactory
@@ -39,6 +41,7 @@ def run_replica(
     run: RunSpec, index: int, factory: ProblemFactory, config: SandblasterConfig, worker: str
 ) -> None:
     """Compute portions until the coordinator stops or disappears."""
+    take_gpu(index)
     problem = factory()
     while True:
         try:
@@ -115,13 +118,14 @@ class _Computing:
         self._inbox, self._link, self._links = inbox, link, links
         self._segment, self._slots = segment, slots
         self._parameters = segment.parameters[0]
+        self._device = device_of(problem)
+        self._scratch: list[Tensor] = []
         self._fetched = 0  # evaluation whose point the parameters are
         self._waiting = Stopwatch()
 
     def go_on(self) -> None:
         """Carry out orders until there are no more."""
         items = prefetched(self._read_ahead(), self._config.prefetch)
-        spare = self._parameters[:0]
         while (item := self._next(items)) is not None:
             match item:
                 case Validate(point):
@@ -130,9 +134,7 @@ class _Computing:
                     for _ in _of_one_work(items):
                         pass
                 case WorkOrder():
-                    if not spare.numel():
-                        spare = self._parameters.clone()
-                    self._compute(item, items, spare)
+                    self._compute(item, items)
 
     def _read_ahead(self) -> Iterator[_Item]:
         """In the reading thread: orders, each followed by its pieces."""
@@ -144,16 +146,19 @@ class _Computing:
                     yield from pieces(self._problem, order, size, seed)
                 yield _End()
 
-    def _compute(self, order: WorkOrder, items: Iterator[_Item], spare: Tensor) -> None:
+    def _compute(self, order: WorkOrder, items: Iterator[_Item]) -> None:
         started, waited_before = time.monotonic(), self._waiting.total_s
         if self._fetched != order.evaluation:
             with self._waiting:
                 self._links.fetch(order.point, 0)
             self._fetched = order.evaluation
         slot = self._take_slot() if order.gradient else None
-        accrued = self._segment.gradients[slot or 0]
+        into = self._segment.gradients[slot or 0]
+        accrued, spare = self._accruing(into)
         found = self._wanted(order, _of_one_work(items))
         losses = compute(self._problem, self._parameters, order, found, accrued, spare)
+        if order.gradient and accrued is not into:
+            into.copy_(accrued)
         took_s = time.monotonic() - started
         waiting_s = self._waiting.total_s - waited_before
         if slot is not None:
@@ -171,6 +176,15 @@ class _Computing:
             computing_s=took_s - waiting_s,
             waiting_s=self._waiting.take(),
         )
+
+    def _accruing(self, slot: Tensor) -> tuple[Tensor, Tensor]:
+        """Where gradients are summed, and scratch: the slot itself, unless a GPU computes them."""
+        apart = self._device.type != "cpu"
+        if not self._scratch:
+            self._scratch = [
+                torch.empty_like(self._parameters, device=self._device) for _ in range(1 + apart)
+            ]
+        return (self._scratch[1] if apart else slot), self._scratch[0]
 
     def _validate(self, point: str) -> None:
         self._links.fetch(point, 0)

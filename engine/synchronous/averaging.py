@@ -36,12 +36,6 @@ def averager(problem: Problem) -> Averager:
     return _FlatAverager(problem)
 
 
-def backend_for(problem: Problem) -> str:
-    """nccl for a module on a GPU, gloo otherwise."""
-    on_gpu = isinstance(problem, TorchProblem) and problem.device.type == "cuda"
-    return "nccl" if on_gpu else "gloo"
-
-
 class _DdpAverager:
     """Buckets are summed while the backward pass goes on."""
 

@@ -12,6 +12,7 @@ from engine import checkpoint
 from engine.checkpoint import Checkpoint
 from engine.clipping import clip_
 from engine.coordinator_link import CoordinatorLink
+from engine.device import device_of
 from engine.draws import seed_draws, seed_of
 from engine.finite import require_finite_loss, require_finite_parameters
 from engine.loader import prefetched
@@ -59,7 +60,7 @@ class RankLoop:
         self._link = link
         self._next_id = next_id
         self._plan = Plan(problem.unit_sizes, spec.config, spec.num_ranks, start.counted)
-        self._parameters = start.read_parameters()
+        self._parameters = start.read_parameters().to(device_of(problem))
         self._grad = torch.empty_like(self._parameters)
         self._parameters.grad = self._grad
         self._optimiser = torch_optimiser(spec.config.rule, [self._parameters])

@@ -14,9 +14,11 @@ import torch.distributed as dist
 
 from engine import checkpoint
 from engine.coordinator_link import CoordinatorLink
+from engine.device import device_of, take_gpu
 from engine.frames import Message
 from engine.problem import Problem, ProblemFactory
-from engine.synchronous.averaging import averager, backend_for
+from engine.synchronous.averaging import averager
+from engine.synchronous.backend import agreed_backend
 from engine.synchronous.loop import RankLoop
 from engine.synchronous.spec import SynchronousSpec
 
@@ -41,6 +43,7 @@ def run_rank(spec: SynchronousSpec, rank: int, factory: ProblemFactory, worker: 
         except OSError as error:
             log.warning("rank %d: the driver is gone: %s", rank, error)
             return
+        take_gpu(rank)
         problem = factory()
         try:
             begin = link.receive()
@@ -97,7 +100,8 @@ def _join(spec: SynchronousSpec, rank: int, problem: Problem, attempt: int) -> N
     os.environ["GLOO_SOCKET_IFNAME"] = _interface(spec.host)
     path = str(spec.meeting / f"attempt-{attempt}")
     store = dist.FileStore(path, spec.num_ranks)  # type: ignore[attr-defined]  # so too
-    dist.init_process_group(backend_for(problem), store=store, rank=rank, world_size=spec.num_ranks)
+    backend = agreed_backend(store, rank, spec.num_ranks, device_of(problem))
+    dist.init_process_group(backend, store=store, rank=rank, world_size=spec.num_ranks)
 
 
 def _interface(host: str) -> str:

@@ -59,11 +59,11 @@ def test_the_gradient_is_that_of_the_mean_loss(factory: ImageProblemFactory) -> 
     ((images, labels), _), *_ = problem.minibatches(Lease(1, 0, 0, 0, 16), 16)
     grad = torch.empty(problem.layout.size)
     loss = problem.gradient_(problem.initial(), (images, labels), grad)
-    network = build_vgg(MODEL, 10)
-    expected = F.cross_entropy(network(images), labels)
+    network = build_vgg(MODEL, 10).to(problem.device)
+    expected = F.cross_entropy(network(images.to(problem.device)), labels.to(problem.device))
     expected.backward()
     assert loss == pytest.approx(expected.item())
-    expected_grad = torch.cat([p.grad.reshape(-1) for p in network.parameters()])
+    expected_grad = torch.cat([p.grad.cpu().reshape(-1) for p in network.parameters()])
     torch.testing.assert_close(grad, expected_grad)
 
 
