@@ -17,7 +17,7 @@ def loss(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def problem() -> lib.TorchProblem:
-    net = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 2))
+    net = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 2)).to(lib.computing_device())
     return lib.TorchProblem(net, loss, data.unit_sizes, data.minibatches)
 
 
