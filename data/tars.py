@@ -4,7 +4,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -42,8 +42,8 @@ def write_tar(plan: TarPlan) -> TarEntry:
     tally, samples, class_names = _Tally(), plan.samples, plan.class_names
     num_seen = _num_seen_for_mean(plan)
     digests = bytearray()
-    with published(plan.path) as file, Originals() as originals:
-        sink = _Sink(file)
+    with published(plan.path) as file, DirectFile(file) as direct, Originals() as originals:
+        sink = _Sink(direct)
         read = originals.in_turn([sample.location for sample in samples], sink.room)
         for sample, data in zip(samples, read, strict=True):
             try:
@@ -92,8 +92,8 @@ class _Sink:
     Those have digests of their own, in the JSON beside them, which is hashed.
     """
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = DirectFile(file)
+    def __init__(self, file: DirectFile) -> None:
+        self._file = file
         self.sha256 = hashlib.sha256()
 
     @property

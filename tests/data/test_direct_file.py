@@ -2,8 +2,10 @@
 
 import errno
 import fcntl
+import mmap
 import os
 import random
+import threading
 
 import pytest
 
@@ -12,8 +14,7 @@ from data.direct_file import BUFFER_BYTES, DISK_BLOCK_BYTES, DirectFile
 
 
 def written(path, pieces):
-    with path.open("xb+") as file:
-        sink = DirectFile(file)
+    with path.open("xb+") as file, DirectFile(file) as sink:
         for piece in pieces:
             sink.room(len(piece))[:] = piece
             sink.append(len(piece))
@@ -36,8 +37,7 @@ def test_a_file_has_the_bytes_that_were_appended(tmp_path, seed):
 
 
 def test_what_was_put_into_the_room_and_not_appended_is_forgotten(tmp_path):
-    with (tmp_path / "file").open("xb+") as file:
-        sink = DirectFile(file)
+    with (tmp_path / "file").open("xb+") as file, DirectFile(file) as sink:
         sink.room(10)[:] = b"ten bytes."
         sink.room(4)[:] = b"four"
         sink.append(4)
@@ -78,6 +78,75 @@ def test_a_file_system_that_refuses_direct_writes_gets_ordinary_ones(tmp_path, m
     monkeypatch.setattr(data.direct_file.os, "write", refuses)
     pieces = pieces_of(2)
     assert written(tmp_path / "file", pieces) == b"".join(pieces)
+
+
+def test_one_buffer_is_filled_while_the_other_is_written(tmp_path, monkeypatch):
+    write, filled = os.write, threading.Event()
+
+    def waits(descriptor, chunk):
+        assert filled.wait(timeout=30)
+        return write(descriptor, chunk)
+
+    monkeypatch.setattr(data.direct_file.os, "write", waits)
+    with (tmp_path / "file").open("xb+") as file, DirectFile(file) as sink:
+        for byte in (b"a", b"b"):
+            sink.room(BUFFER_BYTES)[:] = byte * BUFFER_BYTES
+            sink.append(BUFFER_BYTES)
+        filled.set()
+        sink.finish()
+    assert (tmp_path / "file").read_bytes() == b"a" * BUFFER_BYTES + b"b" * BUFFER_BYTES
+
+
+def test_nothing_is_written_once_the_block_has_ended(tmp_path, monkeypatch):
+    begun, left, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(descriptor, chunk):
+        begun.set()
+        left.wait(timeout=0.2)  # does not come
+        ended.set()
+        return len(chunk)
+
+    monkeypatch.setattr(data.direct_file.os, "write", slow)
+
+    def stop_midway(file):
+        with DirectFile(file) as sink:
+            sink.room(BUFFER_BYTES)
+            sink.append(BUFFER_BYTES)
+            sink.room(1)
+            assert begun.wait(timeout=30)
+            raise ZeroDivisionError
+
+    with (tmp_path / "file").open("xb+") as file:
+        with pytest.raises(ZeroDivisionError):
+            stop_midway(file)
+        assert ended.is_set()
+
+
+def test_a_disk_that_is_full_before_the_end_is_told_before_the_end(tmp_path, monkeypatch):
+    def full(descriptor, chunk):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(data.direct_file.os, "write", full)
+    with (tmp_path / "file").open("xb+") as file, DirectFile(file) as sink:
+        for _ in range(2):
+            sink.room(BUFFER_BYTES)
+            sink.append(BUFFER_BYTES)
+        with pytest.raises(OSError, match="No space left"):
+            sink.room(1)
+
+
+def test_a_kernel_without_large_pages_gives_ordinary_ones(tmp_path, monkeypatch):
+    asked = []
+
+    class Plain(mmap.mmap):
+        def madvise(self, option):
+            asked.append(option)
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(data.direct_file.mmap, "mmap", Plain)
+    pieces = pieces_of(3)
+    assert written(tmp_path / "file", pieces) == b"".join(pieces)
+    assert asked
 
 
 def test_a_full_disk_is_an_error(tmp_path, monkeypatch):
