@@ -7,7 +7,7 @@ from data.sources.digests import Digest
 from data.sources.errors import SourceError
 from data.sources.places import is_file, is_folder
 from data.sources.source import NO_LABEL, ByteRange, ListedSource, SourceSample, Spool
-from data.sources.strict_tar import is_compressed, tar_members
+from data.sources.strict_tar import PlainMembers, is_compressed, tar_pieces
 from data.sources.table import TableWriter
 from data.sources.tree import Tree, source_of_tree
 
@@ -52,7 +52,10 @@ def archive_tree(place: str, spool: Spool, digest: Digest | None = None) -> Tree
     compressed = is_compressed(place)
     folders: set[str] = set()
     with TableWriter(spool.folder) as files:
-        for member in tar_members(place, digest=digest):
+        for member in tar_pieces(place, digest=digest):
+            if isinstance(member, PlainMembers):
+                files.append_plain(place, member.names, member.offsets, member.sizes)
+                continue
             if member.is_folder:
                 folders.add(member.name)
                 continue

@@ -1,6 +1,7 @@
 """Telling names that come twice without keeping them: an archive may have millions."""
 
 from array import array
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 FIRST_SLOTS: Final = 1024
@@ -20,26 +21,27 @@ class NameSet:
 
     def add(self, name: str) -> bool:
         """Return False for a name that is there already."""
-        if 2 * self._num_names >= len(self._slots):
-            self._grow()
-        is_new = _put(self._slots, hash(name) & MASK or 1)
-        self._num_names += is_new
-        return is_new
+        return self.add_until_known([name]) == 1
 
-    def _grow(self) -> None:
-        larger = array("Q", [0]) * (2 * len(self._slots))
-        for value in self._slots:
-            if value:
-                _put(larger, value)
-        self._slots = larger
+    def add_until_known(self, names: Sequence[str]) -> int:
+        """Add names up to the first that is there already; return how many were new."""
+        while 2 * (self._num_names + len(names)) > len(self._slots):
+            larger = array("Q", [0]) * (2 * len(self._slots))
+            _put_until_known(larger, filter(None, self._slots))
+            self._slots = larger
+        num_new = _put_until_known(self._slots, (hash(name) & MASK or 1 for name in names))
+        self._num_names += num_new
+        return num_new
 
 
-def _put(slots: "array[int]", value: int) -> bool:
-    mask = len(slots) - 1
-    slot = value & mask
-    while found := slots[slot]:
-        if found == value:
-            return False
-        slot = (slot + 1) & mask
-    slots[slot] = value
-    return True
+def _put_until_known(slots: "array[int]", values: Iterable[int]) -> int:
+    mask, num_new = len(slots) - 1, 0
+    for value in values:
+        slot = value & mask
+        while found := slots[slot]:
+            if found == value:
+                return num_new
+            slot = (slot + 1) & mask
+        slots[slot] = value
+        num_new += 1
+    return num_new

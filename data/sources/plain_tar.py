@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from data.tar_format import BLOCK_BYTES, byte_sum, member_bytes
 
+FILES_AT_A_TIME: Final = 1024
 MAX_MEMBER_BYTES: Final = 1 << 26  # no image is larger; a lying header could claim exabytes
 # A regular file's header block. No prefix, no link, no byte beyond ASCII in its name.
 PLAIN_HEADER: Final = re.compile(
@@ -26,26 +27,39 @@ class Extent(NamedTuple):
     num_bytes: int
 
 
-def plain_files(extent: Extent, offset: int) -> Iterator[tuple[int, str, int]]:
-    """Yield the plain files from `offset` on; stop before whatever else there is.
+class PlainFiles(NamedTuple):
+    """Files one behind the other, as columns: objects for each would take as long as reading."""
+
+    headers_at: list[int]  # in the extent
+    names: list[str]
+    sizes: list[int]  # bytes
+
+
+def plain_files(extent: Extent, offset: int) -> Iterator[PlainFiles]:
+    """Yield the plain files from `offset` on, some at a time; stop before whatever else there is.
 
     These are regular files, not empty, with nothing odd about header and name, that lie inside the
     extent as a whole. What ends them has to be judged by who knows all of the format.
-
-    Yields:
-        where the header is in the extent, name, number of bytes.
     """
+    while (files := _some_files(extent, offset)).names:
+        yield files
+        if len(files.names) < FILES_AT_A_TIME:
+            return
+        offset = files.headers_at[-1] + member_bytes(files.sizes[-1])
+
+
+def _some_files(extent: Extent, offset: int) -> PlainFiles:
     descriptor, start, end = extent
-    while True:
+    files = headers_at, names, sizes = PlainFiles([], [], [])
+    while len(names) < FILES_AT_A_TIME:
         found = _name_and_size(os.pread(descriptor, BLOCK_BYTES, start + offset))
-        if found is None:
-            return
-        name, num_bytes = found
-        after = offset + member_bytes(num_bytes)
-        if after > end:
-            return
-        yield offset, name, num_bytes
+        if found is None or (after := offset + member_bytes(found[1])) > end:
+            break
+        headers_at.append(offset)
+        names.append(found[0])
+        sizes.append(found[1])
         offset = after
+    return files
 
 
 def _name_and_size(block: bytes) -> tuple[str, int] | None:

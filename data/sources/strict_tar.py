@@ -1,16 +1,17 @@
 """Reading tars of unknown origin in one pass: any doubt is an error, nothing is extracted."""
 
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import IO, Any, Final, NamedTuple, Self, cast
+from typing import IO, Final, NamedTuple, Self, cast
 
 from data.sources.digests import Digest
 from data.sources.errors import SourceError
 from data.sources.name_set import NameSet
 from data.sources.places import open_file
-from data.sources.plain_tar import MAX_MEMBER_BYTES, Extent, plain_files
+from data.sources.plain_tar import MAX_MEMBER_BYTES, PlainFiles, plain_files
 from data.sources.streams import DAMAGE, Window, unpacked, unpacker_of
 from data.tar_format import BLOCK_BYTES, member_bytes
 
@@ -33,6 +34,20 @@ class Member(NamedTuple):
     offset: int
     num_bytes: int
     read: Callable[[], bytes]  # valid until the next member is asked for
+
+
+@dataclass(frozen=True)
+class PlainMembers:
+    """Files one behind the other, with nothing odd about them: columns of what members have."""
+
+    names: Sequence[str]
+    offsets: Sequence[int]
+    sizes: Sequence[int]  # bytes
+    read: Callable[[str, int, int], bytes]  # of one of them: name, offset, size
+
+    def __iter__(self) -> Iterator[Member]:
+        for found in zip(self.names, self.offsets, self.sizes, strict=True):
+            yield Member(found[0], False, found[1], found[2], partial(self.read, *found))
 
 
 def is_compressed(place: str) -> bool:
@@ -58,14 +73,35 @@ def tar_members(
             that is absolute, has "..", is no regular file or folder, or comes twice; too many
             empty ones; a decompression bomb; another digest.
     """
+    return _one_by_one(tar_pieces(place, of_tars, digest))
+
+
+def tar_pieces(
+    place: str, of_tars: bool = False, digest: Digest | None = None
+) -> Iterator[Member | PlainMembers]:
+    """The same, but plain files of a tar on a disk come many at a time."""
     with errors_named(place), open_file(place) as file:
-        yield from stream_members(file, place, of_tars, digest)
+        yield from _stream_pieces(file, place, of_tars, digest)
 
 
 def stream_members(
     file: IO[bytes], place: str, of_tars: bool = False, digest: Digest | None = None
 ) -> Iterator[Member]:
     """The same for an opened file, which messages call `place`."""
+    return _one_by_one(_stream_pieces(file, place, of_tars, digest))
+
+
+def _one_by_one(pieces: Iterable[Member | PlainMembers]) -> Iterator[Member]:
+    for piece in pieces:
+        if isinstance(piece, Member):
+            yield piece
+        else:
+            yield from piece
+
+
+def _stream_pieces(
+    file: IO[bytes], place: str, of_tars: bool, digest: Digest | None
+) -> Iterator[Member | PlainMembers]:
     with unpacked(file, place, digest) as stream:
         yield from _members(stream, place, 0, levels=1 if of_tars else None)
         while rest := stream.read(READ_BYTES):
@@ -91,7 +127,7 @@ def errors_named(place: str) -> Iterator[None]:
 
 def _members(
     stream: IO[bytes], place: str, start: int, levels: int | None, outer: str = ""
-) -> Iterator[Member]:
+) -> Iterator[Member | PlainMembers]:
     """`levels`: how deep tars are opened; None: they are files like others."""
     seen = NameSet()
     limits = _Limits()
@@ -112,20 +148,27 @@ def _members(
                 read = partial(_data, place, stream, name, info.offset_data, info.size)
                 yield Member(outer + name, info.isdir(), offset, info.size, read)
             if extent is not None and not tar.pax_headers:  # those hold for all that follow
-                for at, name, size in _plain_members(tar, extent):
-                    if not seen.add(name):
-                        where = f"member {outer + name!r} at offset {start + at}"
+                for files in plain_files(extent, tar.offset):
+                    num_new = seen.add_until_known(files.names)
+                    yield _plain_members(stream, place, start, outer, files, num_new)
+                    if num_new < len(files.names):
+                        at, name = start + files.headers_at[num_new], outer + files.names[num_new]
+                        where = f"member {name!r} at offset {at}"
                         raise SourceError(f"{place}: {where}: comes twice in the archive")
-                    at += BLOCK_BYTES
-                    read = partial(_data, place, stream, name, at, size)
-                    yield Member(outer + name, False, start + at, size, read)
+                    tar.offset = files.headers_at[-1] + member_bytes(files.sizes[-1])
 
 
-def _plain_members(tar: Any, extent: Extent) -> Iterator[tuple[int, str, int]]:
-    """The plain files that come next; tarfile goes on behind them."""
-    for header_at, name, num_bytes in plain_files(extent, tar.offset):
-        tar.offset = header_at + member_bytes(num_bytes)
-        yield header_at, name, num_bytes
+def _plain_members(
+    stream: IO[bytes], place: str, start: int, outer: str, files: PlainFiles, num: int
+) -> PlainMembers:
+    """The first `num` of them."""
+
+    def read(name: str, offset: int, size: int) -> bytes:
+        return _data(place, stream, name.removeprefix(outer), offset - start, size)
+
+    names = [outer + name for name in files.names[:num]] if outer else files.names[:num]
+    offsets = [start + BLOCK_BYTES + at for at in files.headers_at[:num]]
+    return PlainMembers(names, offsets, files.sizes[:num], read)
 
 
 def _inner_members(
@@ -135,7 +178,7 @@ def _inner_members(
     offset: int,
     levels: int | None,
     name: str,
-) -> Iterator[Member]:
+) -> Iterator[Member | PlainMembers]:
     if not levels:
         raise SourceError(f"{place}: member {name!r} at offset {offset}: tars nested too deep")
     window = Window(stream, info.size)

@@ -15,6 +15,19 @@ def test_a_name_is_new_once():
         expected.add(name)
 
 
+def test_names_are_added_up_to_one_that_is_there():
+    rng = random.Random(1)
+    found, expected = NameSet(), set()
+    for _ in range(500):
+        names = [f"class/{rng.randrange(10**5)}.jpg" for _ in range(rng.randrange(200))]
+        num_new = 0
+        while num_new < len(names) and names[num_new] not in expected:
+            expected.add(names[num_new])
+            num_new += 1
+        assert found.add_until_known(names) == num_new
+    assert not any(found.add(name) for name in expected)
+
+
 def test_a_name_takes_few_bytes():
     tracemalloc.start()
     try:

@@ -7,10 +7,11 @@ import tarfile
 
 import pytest
 
+import data.sources.plain_tar
 import data.sources.strict_tar
 from data.sources.plain_tar import MAX_MEMBER_BYTES, Extent, plain_files
 from data.sources.source import SourceError
-from data.sources.strict_tar import tar_members
+from data.sources.strict_tar import Member, PlainMembers, tar_members, tar_pieces
 from data.tar_format import BLOCK_BYTES
 
 PLAIN = ["train/cat/0.jpg", "train/cat/1.jpg", "x" * 100, "with space.jpg", "a..b/c.d.e"]
@@ -24,6 +25,12 @@ def archive(path, names, format=tarfile.GNU_FORMAT, sizes=(1, 511, 512, 513, 300
             info.size = sizes[number % len(sizes)]
             tar.addfile(info, io.BytesIO(random.Random(name).randbytes(info.size)))
     return path
+
+
+@pytest.fixture(params=[1, 3, 1024], autouse=True)
+def files_at_a_time(request, monkeypatch):
+    monkeypatch.setattr(data.sources.plain_tar, "FILES_AT_A_TIME", request.param)
+    return request.param
 
 
 def outcome(path, of_tars=False):
@@ -51,9 +58,9 @@ def without(monkeypatch):
 
 def offsets_of(path):
     with path.open("rb") as file:
+        pieces = plain_files(Extent(file.fileno(), 0, path.stat().st_size), 0)
         return [
-            (at, name)
-            for at, name, _ in plain_files(Extent(file.fileno(), 0, path.stat().st_size), 0)
+            found for files in pieces for found in zip(files.headers_at, files.names, strict=True)
         ]
 
 
@@ -142,6 +149,16 @@ def test_a_damaged_header_has_the_outcome_that_it_has_with_tarfile(tmp_path, wit
             assert found == without(damaged), place
             kinds.add(type(found[-1]))
     assert kinds == {str, tuple}
+
+
+def test_plain_files_come_many_at_a_time(tmp_path, files_at_a_time):
+    names = [f"a/{number}.jpg" for number in range(9)]
+    path = archive(tmp_path / "plain.tar", ["./" + names[0], *names[1:5], ODD[0], *names[5:]])
+    pieces = list(tar_pieces(str(path)))
+    several = [piece for piece in pieces if isinstance(piece, PlainMembers)]
+    assert max(len(piece.names) for piece in several) == min(4, files_at_a_time)
+    assert [name for piece in several for name in piece.names] == names[1:]
+    assert sum(isinstance(piece, Member) for piece in pieces) == 2
 
 
 @pytest.mark.parametrize("again", [PLAIN[0], "./" + PLAIN[0]])

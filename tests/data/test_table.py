@@ -7,7 +7,7 @@ import pytest
 
 import data.sources.table
 from data.boxes import Annotation, Box
-from data.sources.source import ByteRange, SourceSample
+from data.sources.source import NO_LABEL, ByteRange, SourceSample
 from data.sources.table import SampleTable, TableWriter, open_table
 
 ANNOTATIONS = [
@@ -50,6 +50,23 @@ def test_a_table_gives_the_samples_that_were_appended(tmp_path):
     assert table.labels.tolist() == [sample.label for sample in samples]
     assert table.num_bytes.tolist() == [sample.location.num_bytes for sample in samples]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("rows_at_a_time")
+def test_files_of_an_archive_are_appended_as_columns_or_one_by_one(tmp_path):
+    columns, single = TableWriter(tmp_path), TableWriter(tmp_path)
+    with columns, single:
+        for archive, numbers in (("/a.tar", range(5)), ("/b", range(0)), ("/b", range(5, 30))):
+            names = [f"träin/{number % 3}/{number}.jpg" for number in numbers]
+            sizes, offsets = [n * 7 + 1 for n in numbers], [n * 2**33 for n in numbers]
+            columns.append_plain(archive, names, offsets, sizes)
+            for name, offset, size in zip(names, offsets, sizes, strict=True):
+                location = ByteRange(archive, offset, size)
+                single.append(SourceSample(name, NO_LABEL, location, archive))
+            columns.extend(samples_of(3))
+            single.extend(samples_of(3))
+        assert list(map(repr, columns.table())) == list(map(repr, single.table()))
+        assert list(columns.table().names()) == list(single.table().names())
 
 
 def test_images_of_a_folder_and_of_an_archive_share_places(tmp_path):
