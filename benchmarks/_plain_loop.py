@@ -12,7 +12,7 @@ from engine.config import AdagradConfig, MomentumConfig, RuleConfig
 from engine.device import computing_device, on_device
 from models.config import ModelConfig
 from models.vgg import build_vgg
-from tasks.cluster import SETTINGS
+from tasks.cluster import environment_at_start
 
 
 class PlainLoops:
@@ -25,12 +25,7 @@ class PlainLoops:
 
         Without, they get none: Dask leaves those of its workers in this process's environment.
         """
-        prefix = "distributed.nanny.pre-spawn-environ."
-        malloc = {
-            name.removeprefix(prefix): str(value)
-            for name, value in SETTINGS.items()
-            if name.startswith(prefix)
-        }
+        malloc = environment_at_start()
         context = mp.get_context("spawn")
         before = dict(os.environ)
         for name in malloc:

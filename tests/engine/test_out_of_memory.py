@@ -6,6 +6,7 @@ A real limit, a real kill: a cgroup is made for it, which takes root.
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,9 @@ def cgroup() -> Iterator[Path]:
     folder.mkdir()
     (folder / ("memory.limit_in_bytes" if v1 else "memory.max")).write_text(str(LIMIT))
     yield folder
+    deadline = time.monotonic() + 5
+    while (folder / "cgroup.procs").read_text() and time.monotonic() < deadline:
+        time.sleep(0.01)  # the fork server ends when it notices that its parent has
     folder.rmdir()
 
 

@@ -1,13 +1,16 @@
 """The cluster of a run: real processes."""
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from distributed import Client, get_worker
 
 from engine.config import ClusterConfig
@@ -39,12 +42,68 @@ def test_replicas_and_shards_are_workers_of_their_own(client: Client) -> None:
 
 
 def test_torch_threads_are_those_of_the_role(client: Client) -> None:
-    assert seen_by(client, "replica")[1]["OMP_NUM_THREADS"] == "3"
-    assert seen_by(client, "shard")[1]["OMP_NUM_THREADS"] == "1"
+    for role, number in (("replica", 3), ("shard", 1)):
+        assert seen_by(client, role)[1]["OMP_NUM_THREADS"] == str(number)
+        threads = client.submit(torch.get_num_threads, resources={f"{role}-0": 1}, pure=False)
+        assert threads.result(timeout=30) == number
+
+
+def fork_server(client: Client) -> psutil.Process:
+    """The parent of all workers."""
+    (parent,) = set(client.run(os.getppid).values())
+    return psutil.Process(parent)
 
 
 def test_workers_keep_freed_memory_for_the_next_step(client: Client) -> None:
-    assert seen_by(client, "replica")[1]["MALLOC_TRIM_THRESHOLD_"] == str(2**30)
+    # malloc has read its variables when the program began that the workers were forked from.
+    assert fork_server(client).environ()["MALLOC_TRIM_THRESHOLD_"] == str(2**30)
+
+
+def test_all_workers_are_forked_from_one_process_out_of_reach_of_signals(client: Client) -> None:
+    server = fork_server(client)
+    assert server.ppid() == os.getpid()
+    assert server.num_threads() == 1  # others would not exist in a fork, but hold locks there
+    assert os.getsid(server.pid) == server.pid != os.getsid(0)
+    loaded = client.run(lambda: {"torch", "engine.replica_role"} <= sys.modules.keys())
+    assert all(loaded.values())
+
+
+def test_workers_have_the_variables_that_were_set_since_the_fork_server_began(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SET_LATER", "yes")
+    with open_cluster(CONFIG) as client:
+        assert seen_by(client, "shard")[1]["SET_LATER"] == "yes"
+
+
+_OPEN = """
+from tasks.cluster import open_cluster
+from tests.tasks.test_cluster import CONFIG, fork_server
+import os, time
+if __name__ == "__main__":
+    with open_cluster(CONFIG) as client:
+        print(fork_server(client).pid, *client.run(os.getpid).values(), flush=True)
+        time.sleep(60)
+"""
+
+
+def test_no_process_outlives_one_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "opens.py").write_text(_OPEN)
+    root = str(Path(__file__).parents[2])
+    parent = subprocess.Popen(
+        [sys.executable, "opens.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": root},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    with parent:
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(pids) == 3
+        parent.kill()
+    _, alive = psutil.wait_procs([psutil.Process(p) for p in pids if psutil.pid_exists(p)], 10)
+    assert alive == []
 
 
 def test_every_port_is_on_loopback(client: Client) -> None:
