@@ -99,7 +99,8 @@ def test_killed_and_frozen_processes_change_no_bit_of_any_iterate(client, tmp_pa
 
     # Beside that, the fuses kill one replica and stop one.
     heard = Meddler(When("evaluation", 3, kill_both_shards))
-    factory = functools.partial(fused, str(tmp_path), pause_s=0.001)
+    # Slow enough that the run outlasts the silence after which the stopped one is given up.
+    factory = functools.partial(fused, str(tmp_path), pause_s=0.02)
     config = CONFIGS[calm.name]
     num_before = len(client.get_events(ENDINGS))
     result = train_sandblaster(client, factory, config, CLUSTER, tmp_path, IDENTITY, heard)
