@@ -41,4 +41,4 @@ def _unregister(vector: Tensor) -> None:
 
 
 def _runtime() -> Any:
-    return torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    return torch.cuda.cudart()  # type: ignore[no-untyped-call]  # torch does not annotate it

@@ -3,7 +3,7 @@
 Loading torch, Dask and the engine takes 2 to 3 s of a core. Each worker would do it, again each
 time that one is killed and started anew.
 """
-# ruff: noqa: F401
+# ruff: noqa: F401  # loading is all that these imports are for
 
 import gc
 import os
