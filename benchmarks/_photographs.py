@@ -3,6 +3,7 @@
 import io
 import sys
 import tarfile
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -17,12 +18,16 @@ SIZE: Final = (500, 375)  # ImageNet's most frequent
 QUALITY: Final = 92
 
 
-def photographs(count: int) -> list[bytes]:
+def photographs(count: int, parts: Collection[str] = ()) -> list[bytes]:
     """The first JPEGs of the tar that the command line names; without one, parts of shipped ones.
 
     Real ones differ in size and quality, so figures from ImageNet's own are worth more.
+
+    Args:
+        parts: arguments that are no tar: what is to be measured.
     """
-    return _of_tar(Path(sys.argv[1]), count) if len(sys.argv) > 1 else _cut_from_shipped(count)
+    tars = [Path(argument) for argument in sys.argv[1:] if argument not in parts]
+    return _of_tar(tars[0], count) if tars else _cut_from_shipped(count)
 
 
 def _of_tar(path: Path, count: int) -> list[bytes]:

@@ -8,8 +8,11 @@
     log          pushes of one shard's slice of VGG-A made durable by four threads that share syncs,
                  against a write and a sync of the same bytes for each
 
-Two replicas of one thread and two shards; rounds alternate, each figure is a ratio of medians. The
-log lies in the temporary folder: set TMPDIR to measure another disk.
+Two replicas of one thread and two shards. Runs alternate; each figure is the geometric mean of the
+ratios of neighbours, so that a machine that grows slower or faster counts on both sides. A run's
+first seconds are left out: on a virtual machine the disk reads each page of memory for the first
+time there, 10 ms a MB once, which an hour of training does not notice and a run of ten seconds
+does. The log lies in the temporary folder: set TMPDIR to measure another disk.
 """
 
 import itertools
@@ -40,9 +43,10 @@ from engine.push_log import PushLog
 from engine.state import NUM_ROWS, ROW
 from tasks.cluster import open_cluster
 
-NUM_ROUNDS, NUM_TURNS = 3, 7
-#: Of one run, which lasts some seconds.
-NUM_SAMPLES = {"demo": 14_000, "vgg_a": 2_000}
+NUM_ROUNDS, NUM_TURNS = 3, 8
+#: Of one run, which lasts some ten seconds; the first of them do not count.
+NUM_SAMPLES = {"demo": 24_000, "vgg_a": 2_400}
+SETTLED_S = 2.0
 #: What one checkpoint a second costs is what one in this many seconds costs so much less of.
 DEFAULT_INTERVAL_S = DownpourConfig().checkpoint_every_s
 _SLICE = 4_675_000
@@ -136,25 +140,25 @@ def settings(subject: str, n: int = 1) -> DownpourConfig:
 def compared(
     client: distributed.Client, subject: str, ours: DownpourConfig, rival: DownpourConfig
 ) -> list[float]:
-    """Medians of images per second of two configurations, run in turns."""
+    """Geometric means of images per second of two configurations, run in turns."""
     speeds: list[list[float]] = [[], []]
     pairs = list(zip(speeds, (ours, rival), strict=True))
     for _ in range(NUM_TURNS):
         for found, config in pairs:
             found.append(speed(client, subject, config))
         pairs.reverse()  # a machine that grows slower or faster favours neither
-    return [statistics.median(found) for found in speeds]
+    return [statistics.geometric_mean(found) for found in speeds]
 
 
 def speed(client: distributed.Client, subject: str, config: DownpourConfig) -> float:
-    """Images per second of one short run."""
+    """Images per second of one short run, once it has settled."""
     size = config.minibatch_size
     num_units = NUM_SAMPLES[subject] // (8 * size) + 1
     factory = SubjectFactory(SUBJECTS[subject].net, size, num_units, 8 * size)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         train_downpour(client, factory, config, CLUSTER, Path(folder), {}, rows.append)
-    return steady_speed(rows)
+    return steady_speed(rows, SETTLED_S)
 
 
 def power(client: distributed.Client, subject: str, n: int) -> Figure:

@@ -1,31 +1,36 @@
 """Megabytes per second from an archive of JPEGs to shuffled, hashed tars; original bytes kept.
 
-    python -m benchmarks.staging [TAR of JPEGs]
+    python -m benchmarks.staging [TAR of JPEGs] [large] [small] [memory]
+
+    large   an archive that, as ImageNet's, only the disk takes in: twice what may be unwritten
+    small   one of 4,000 photographs, 440 MB, which the system's cache takes in
+    memory  the peak of archives of one size and of four times that; of a large list of images
 
 Ours: listing the archive, planning, four worker processes, SHA-256 of every sample and every tar,
-each tar synced to disk, the manifest; once with every image decoded (the default), once with
-decode_all=false, as for an archive whose digest is known. Rivals, in turn with ours: `cp` of the
-archive, which is done before a byte has reached the disk; two `dd` of a half each that write past
-the cache, which is the disk's own speed and the bound of whoever leaves his copy on it; `cp` with a
-`sync` of the copy, and with the SHA-256 of it besides, which together is what staging leaves of a
-tar; webdataset's ShardWriter in a plain loop over tarfile, which neither shuffles, hashes, checks
-nor syncs; and reading the members with tarfile. The archive lies in the system's cache for all of
-them. Ratios of medians. Then the peak memory of staging archives of one size and of four times
-that, and what the list of a large archive's images takes.
+each tar synced to disk, the manifest; with decode_all=false, as for an archive whose digest is
+known, and of the small one with every image decoded (the default) too. Rivals, in turn with ours:
+`cp` of the archive; `cp` with a `sync` of the copy, and with the SHA-256 of it besides, which
+together is what staging leaves of a tar; webdataset's ShardWriter in a plain loop over tarfile,
+which neither shuffles, hashes, checks nor syncs; reading the members with tarfile. The small
+archive lies in the system's cache for all of them. `cp` of it is done before a byte has reached the
+disk, so two `dd` of a half each that write past the cache stand beside it: the disk's own speed,
+and the bound of whoever leaves his copy on it. Ratios of medians.
 """
 
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from benchmarks._figures import Figure, state
 from benchmarks._listed_images import bytes_of_listed_image
 from benchmarks._photographs import photographs
+from benchmarks._staging_large import large_archive
 from benchmarks._staging_rivals import (
     SAMPLES_PER_TAR,
+    InWorkers,
     against,
     cp,
     cp_and_sync,
@@ -61,8 +66,15 @@ NUM_ROUNDS: Final = 5
 
 
 def main() -> None:
-    images = photographs(NUM_PHOTOGRAPHS)
-    with tempfile.TemporaryDirectory() as name, staging_workers() as in_workers:
+    images = photographs(NUM_PHOTOGRAPHS, PARTS)
+    parts = [part for part in PARTS if part in sys.argv[1:]] or PARTS
+    with staging_workers() as in_workers:
+        figures = [figure for part in parts for figure in PARTS[part](images, in_workers)]
+    state("staging", figures)
+
+
+def small_archive(images: Sequence[bytes], in_workers: InWorkers) -> list[Figure]:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         archive = written_archive(folder / "images.tar", images, NUM_SAMPLES)
         work: dict[str, Callable[[Path], object]] = {
@@ -76,20 +88,25 @@ def main() -> None:
             "tarfile": lambda _: sum(len(data) for _, data in members(archive)),
         }
         speeds = measured_speeds(work, folder, archive.stat().st_size / 1e6, NUM_ROUNDS)
-        small, large = (
-            _peak_mb(written_archive(folder / "memory.tar", images, count))
-            for count in (NUM_SAMPLES // 4, NUM_SAMPLES)
-        )
-    goals = {  # the last two are shown for orientation, and to notice a loss
-        ("headers", "cp"): 0.5,
-        ("headers", "dd past the cache"): 0.6,
+    goals = {  # what is owed is owed of a large one; `cp`, tarfile and decoded: to notice a loss
+        ("headers", "cp"): 0.35,
+        ("headers", "dd past the cache"): 0.5,
         ("headers", "cp and sync"): 0.5,
         ("headers", "cp, sync and SHA-256"): 1.0,
         ("headers", "ShardWriter"): 2.0,
         ("headers", "tarfile"): 0.15,
         ("decoded", "cp"): 0.05,
     }
-    memory = Figure(
+    return against(speeds, goals)
+
+
+def memory(images: Sequence[bytes], _: InWorkers) -> list[Figure]:
+    with tempfile.TemporaryDirectory() as name:
+        small, large = (
+            _peak_mb(written_archive(Path(name) / "memory.tar", images, count))
+            for count in (NUM_SAMPLES // 4, NUM_SAMPLES)
+        )
+    peak = Figure(
         name="peak_memory",
         unit="MB, archive of four times the size",
         ours=large,
@@ -108,7 +125,7 @@ def main() -> None:
         goal=5.0,
         more_is_better=False,
     )
-    state("staging", [*against(speeds, goals), memory, image])
+    return [peak, image]
 
 
 def _peak_mb(archive: Path) -> float:
@@ -118,6 +135,8 @@ def _peak_mb(archive: Path) -> float:
         found = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(found.stdout) / 1000
 
+
+PARTS: Final = {"large": large_archive, "small": small_archive, "memory": memory}
 
 if __name__ == "__main__":
     main()

@@ -110,11 +110,15 @@ def run_downpour(client: distributed.Client, subject: Subject, n: int, num_sampl
     return steady_speed(rows)
 
 
-def steady_speed(rows: list[Row]) -> float:
-    """Images per second from the first moment all replicas have reported to the last one."""
+def steady_speed(rows: list[Row], settled_s: float = 0.0) -> float:
+    """Images per second from the first moment all replicas have reported to the last one.
+
+    Args:
+        settled_s: what a run needs to settle, left out behind that first moment.
+    """
     progress = [row for row in rows if row["event"] == "progress"]
     times = [[r["time_s"] for r in progress if r["replica"] == i] for i in range(2)]
-    start, stop = max(t[0] for t in times), min(t[-1] for t in times)
+    start, stop = max(t[0] for t in times) + settled_s, min(t[-1] for t in times)
     window = [row for row in progress if start <= row["time_s"] <= stop]
     return float(
         (window[-1]["samples"] - window[0]["samples"])

@@ -2,7 +2,7 @@
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final, Self
 
 from data.sources.places import is_remote
@@ -13,9 +13,14 @@ AHEAD_BYTES: Final = 64 << 20  # asked for at a time: they wait in the system's 
 
 
 class Originals:
-    """Reads byte ranges of few or many files."""
+    """Reads byte ranges of few or many files, in turn.
 
-    def __init__(self) -> None:
+    A disk is asked for them in the order in which they lie.
+    """
+
+    def __init__(self, locations: Sequence[ByteRange]) -> None:
+        self._locations = locations
+        self._num_read = self._num_announced = 0
         self._descriptors: OrderedDict[str, int] = OrderedDict()
 
     def __enter__(self) -> Self:
@@ -25,23 +30,21 @@ class Originals:
         while self._descriptors:
             os.close(self._descriptors.popitem()[1])
 
-    def in_turn(
-        self, locations: Sequence[ByteRange], room: Callable[[int], memoryview]
-    ) -> Iterator[memoryview]:
-        """Read all, in this order; a disk is asked for them in the order in which they lie.
+    def read_into(self, place: memoryview) -> None:
+        """Read the next one; `place` has its size."""
+        if self._num_read == self._num_announced:
+            self._announce()
+        location = self._locations[self._num_read]
+        self._num_read += 1
+        if is_remote(location.path):
+            place[:] = location.read()
+        else:
+            descriptor = self._descriptor(location.path)
+            location.require_whole(os.preadv(descriptor, [place], location.offset))
 
-        `room` gives the memory to read so many bytes into.
-        """
-        announced = 0
-        for number, location in enumerate(locations):
-            if number == announced:
-                announced = self._announce(locations, number)
-            place = room(location.num_bytes)
-            self._read(location, place)
-            yield place
-
-    def _announce(self, locations: Sequence[ByteRange], start: int) -> int:
-        """Have the system read ahead from `start` on; returns where it was not asked any more."""
+    def _announce(self) -> None:
+        """Have the system read ahead, from the next one on."""
+        locations, start = self._locations, self._num_announced
         stop, num_bytes = start + 1, locations[start].num_bytes
         while stop < len(locations) and num_bytes + locations[stop].num_bytes <= AHEAD_BYTES:
             num_bytes += locations[stop].num_bytes
@@ -49,14 +52,7 @@ class Originals:
         for place, offset, num_bytes in sorted(locations[start:stop]):
             if not is_remote(place):
                 os.posix_fadvise(self._descriptor(place), offset, num_bytes, os.POSIX_FADV_WILLNEED)
-        return stop
-
-    def _read(self, location: ByteRange, place: memoryview) -> None:
-        if is_remote(location.path):
-            place[:] = location.read()
-        else:
-            descriptor = self._descriptor(location.path)
-            location.require_whole(os.preadv(descriptor, [place], location.offset))
+        self._num_announced = stop
 
     def _descriptor(self, path: str) -> int:
         descriptor = self._descriptors.get(path)

@@ -8,11 +8,16 @@ RECORD_BYTES: Final = 20 * BLOCK_BYTES  # an archive fills whole ones
 MAX_NAME_BYTES: Final = 100
 MAX_MEMBER_BYTES: Final = 8**11 - 1
 
-_BEFORE_SIZE: Final = b"0000644\0" + 2 * b"0000000\0"  # mode, owner, group
-_MTIME: Final = b"00000000000\0"
-_AFTER_CHECKSUM: Final = b"0" + bytes(100) + b"ustar\0" + b"00" + bytes(247)
-_BLANK: Final = 8 * b" "  # the checksum counts itself as blanks
-_FIXED_SUM: Final = sum(_BEFORE_SIZE + _MTIME + _BLANK + _AFTER_CHECKSUM)
+# Mode, owner and group; no time; the checksum counts itself as blanks.
+_HEADER: Final = b"".join(
+    (
+        b"%b0000644\0",
+        2 * b"0000000\0",
+        b"%b00000000000\0%b",
+        b"0" + bytes(100) + b"ustar\0" + b"00" + bytes(247),
+    )
+)
+_FIXED_SUM: Final = sum(_HEADER % (b"", b"", 8 * b" "))
 
 
 def byte_sum(data: bytes) -> int:
@@ -37,9 +42,7 @@ def member_header(name: str, num_bytes: int) -> bytes:
         )
     size = b"%011o\0" % num_bytes
     checksum = b"%06o\0 " % (_FIXED_SUM + byte_sum(encoded + size))
-    return b"".join(
-        (encoded.ljust(100, b"\0"), _BEFORE_SIZE, size, _MTIME, checksum, _AFTER_CHECKSUM)
-    )
+    return _HEADER % (encoded.ljust(MAX_NAME_BYTES, b"\0"), size, checksum)
 
 
 def member(name: str, data: bytes) -> bytes:

@@ -1,45 +1,41 @@
 """Staging of an archive too large for the system to keep what a copy has not written yet.
 
-    python -m benchmarks.staging_large [TAR of JPEGs]
-
 `cp` of a few hundred megabytes is done before a byte has reached the disk. Of an archive of
 ImageNet's size it is not: the system lets unwritten data be a share of the memory
 (vm.dirty_ratio) and then makes the writer wait for the disk. Here the archive is twice that
-share; ours, `cp` and webdataset's ShardWriter in a plain loop take turns. Ratios of medians.
+share; ours, `cp` and webdataset's ShardWriter in a plain loop take turns.
 """
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 import psutil
 
-from benchmarks._figures import state
-from benchmarks._photographs import photographs
+from benchmarks._figures import Figure
 from benchmarks._staging_rivals import (
+    InWorkers,
     against,
     cp,
     cp_and_sync,
     measured_speeds,
     shard_writer,
     staging_config,
-    staging_workers,
     written_archive,
 )
 from data.staging import stage
 
-NUM_PHOTOGRAPHS: Final = 500
 NUM_ROUNDS: Final = 3
 DIRTY_RATIO: Final = Path("/proc/sys/vm/dirty_ratio")
 
 
-def main() -> None:
-    images = photographs(NUM_PHOTOGRAPHS)
+def large_archive(images: Sequence[bytes], in_workers: InWorkers) -> list[Figure]:
+    """Staging against what users would do instead, at sizes that only the disk takes in."""
     num_bytes = _twice_what_may_be_unwritten()
     count = num_bytes * len(images) // sum(map(len, images))
-    with tempfile.TemporaryDirectory() as name, staging_workers() as in_workers:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _require_room(folder, num_bytes)
         archive = written_archive(folder / "images.tar", images, count)
@@ -56,7 +52,7 @@ def main() -> None:
         ("headers", "cp and sync"): 0.5,
         ("headers", "ShardWriter"): 2.0,
     }
-    state("staging_large", against(speeds, goals, f"_of_{megabytes / 1000:.1f}_gb"))
+    return against(speeds, goals, f"_of_{megabytes / 1000:.1f}_gb")
 
 
 def _twice_what_may_be_unwritten() -> int:
@@ -72,7 +68,3 @@ def _require_room(folder: Path, num_bytes: int) -> None:
             f"{folder}: {free / 1e9:.1f} GB are free, {2.5 * num_bytes / 1e9:.1f} GB needed for "
             "the archive and a copy; set TMPDIR to a folder on a larger disk"
         )
-
-
-if __name__ == "__main__":
-    main()
