@@ -39,9 +39,9 @@ def groups_of(
 
 
 def _is_foreseeable(plan: TarPlan, sample: PlannedSample, class_name: str) -> bool:
-    """True when a sample's JSON surely takes one block, and its image is not decoded whole.
+    """True when a sample's JSON surely takes one block.
 
-    Not decoded: images that are would be held in memory together. And who decodes has no use of it.
+    Where every image is decoded there is nothing to gain: that takes ten times as long as all else.
     """
     if plan.decode_all or plan.shrinking is not None or sample.annotation is not None:
         return False

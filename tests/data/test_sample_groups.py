@@ -93,7 +93,7 @@ def test_those_made_together_fit_into_the_buffer_that_is_written(config, tmp_pat
     assert sum(map(len, groups)) == len(odd_images())
 
 
-def test_whole_images_are_not_held_together(config, tmp_path, monkeypatch):
+def test_images_that_are_decoded_go_one_by_one(config, tmp_path, monkeypatch):
     lengths = []
     original = data.sample_groups.groups_of
     monkeypatch.setattr(
