@@ -27,6 +27,9 @@ def photographs(count: int, parts: Collection[str] = ()) -> list[bytes]:
         parts: arguments that are no tar: what is to be measured.
     """
     tars = [Path(argument) for argument in sys.argv[1:] if argument not in parts]
+    if tars and not tars[0].is_file():
+        expected = " or ".join(("a tar of JPEGs", *parts))
+        raise SystemExit(f"{tars[0]}: no such file: expected {expected}")
     return _of_tar(tars[0], count) if tars else _cut_from_shipped(count)
 
 

@@ -8,11 +8,11 @@
     log          pushes of one shard's slice of VGG-A made durable by four threads that share syncs,
                  against a write and a sync of the same bytes for each
 
-Two replicas of one thread and two shards. Runs alternate; each figure is the geometric mean of the
-ratios of neighbours, so that a machine that grows slower or faster counts on both sides. A run's
-first seconds are left out: on a virtual machine the disk reads each page of memory for the first
-time there, 10 ms a MB once, which an hour of training does not notice and a run of ten seconds
-does. The log lies in the temporary folder: set TMPDIR to measure another disk.
+Two replicas of one thread and two shards. Runs alternate; images per second are compared by the
+geometric mean of neighbours' ratios, so that a machine that grows slower or faster counts on both
+sides, the log by medians. A run's first seconds are left out: on a virtual machine the first write
+from a page of memory took 10 ms a MB, later ones 0.7, and runs were slowest then. An hour of
+training does not notice. The log lies in the temporary folder: set TMPDIR to measure another disk.
 """
 
 import itertools

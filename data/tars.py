@@ -47,7 +47,7 @@ def write_tar(plan: TarPlan) -> TarEntry:
         Originals(locations) as originals,
     ):
         sink = TarSink(direct)
-        for group in list(groups_of(plan, samples, class_names)):
+        for group in groups_of(plan, samples, class_names):
             places = sink.places([sample.location.num_bytes for sample in group])
             for place in places:
                 originals.read_into(place.memory)
