@@ -28,6 +28,7 @@ from engine.run_spec import RunSpec
 from engine.salvage import salvage, salvage_all
 from engine.seats import Seats
 from engine.shard_role import serve_shard
+from engine.survivor import Survivor
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -49,6 +50,7 @@ class Session:
         salvage_all()
         self.server = CoordinatorServer(cluster.host, cluster.tls)
         self.memory = memory.create_folder(self.server.token)
+        self._survivor = Survivor(self.memory)
         self.seats = Seats(cluster.num_replicas, cluster.num_shards)
         self._client = client
         self._roles: list[distributed.Future[None]] = []
@@ -72,6 +74,7 @@ class Session:
             if isinstance(error, RunFailedError):
                 self._keep_acknowledged()
             shutil.rmtree(self.memory, ignore_errors=True)
+            self._survivor.dismiss()
 
     def begin_phase(
         self,

@@ -1,8 +1,8 @@
 """Memory shared by the processes of one host: files in a private folder of the memory file system.
 
 Unlike anonymous shared memory, a file outlives the process that made it, so a successor can
-open it again. The run removes the whole folder at its end; what a killed one left, the next run
-makes use of and removes (`engine.salvage`).
+open it again. The run removes the whole folder at its end; what a killed one left, its survivor or
+the next run makes use of and removes (`engine.survivor`, `engine.salvage`).
 """
 
 import mmap
@@ -33,10 +33,18 @@ def create_folder(run_token: str) -> Path:
 
 def left_over() -> list[Path]:
     """The folders of owners that are dead."""
-    return [path for path in shared_root().glob(f"{_PREFIX}*") if _is_left_over(path)]
+    return [path for path in shared_root().glob(f"{_PREFIX}*") if is_left_over(path)]
 
 
-def _is_left_over(folder: Path) -> bool:
+def owner_of(folder: Path) -> int:
+    """The number of the process that made one of our folders."""
+    name = _NAME.fullmatch(folder.name)
+    if not name:
+        raise ValueError(f"{folder}: want the memory folder of a run, {_PREFIX}PID-STARTED-TOKEN")
+    return int(name["pid"])
+
+
+def is_left_over(folder: Path) -> bool:
     """True for a folder of ours whose owner is dead; others may have names like ours."""
     name = _NAME.fullmatch(folder.name)
     try:

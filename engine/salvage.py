@@ -2,10 +2,11 @@
 
 Coordinator, scheduler and flow are one process; when that is killed, every role ends, but the
 shards' memory files stay. Beside them lie the terms of the run and a journal of its leases.
-Together they say which samples the shards' states contain. Whichever run starts next on this host,
-of whatever, writes that checkpoint before it frees the memory: so the same command goes on with
-every acknowledged update, not only with those of the last checkpoint. With durability=power the
-shards' logs stay on disk whatever happens to the host, and serve where its memory is gone.
+Together they say which samples the shards' states contain. The run's survivor, or whichever run of
+whatever starts next on this host, writes that checkpoint before it frees the memory: so the same
+command goes on with every acknowledged update, not only with those of the last checkpoint. With
+durability=power the shards' logs stay on disk whatever happens to the host, and serve where its
+memory is gone.
 """
 
 import fcntl
@@ -41,17 +42,19 @@ def salvage_all() -> list[Checkpoint]:
     A run whose checkpoint the disk refuses keeps its memory, for a later start to try again; so
     does one that lives on where we see no process of it, in another container.
     """
-    written = []
-    for folder in memory.left_over():
-        with _alone(folder):
-            try:
-                if made := salvage(folder):
-                    written.append(made)
-            except (OSError, FencedShardError) as error:
-                log.warning("%s is left as it is: %s", folder, error)
-                continue
-            shutil.rmtree(folder, ignore_errors=True)
-    return written
+    return [made for folder in memory.left_over() if (made := settle(folder))]
+
+
+def settle(folder: Path) -> Checkpoint | None:
+    """Write what the dead run of one memory folder owes, then free it; see `salvage_all`."""
+    with _alone(folder):
+        try:
+            made = salvage(folder)
+        except (OSError, FencedShardError) as error:
+            log.warning("%s is left as it is: %s", folder, error)
+            return None
+        shutil.rmtree(folder, ignore_errors=True)
+        return made
 
 
 def salvage_log(logs: Path) -> Checkpoint | None:

@@ -12,6 +12,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
+
 from engine import memory
 from engine.config import ClusterConfig, DownpourConfig
 from engine.dask_train import train_downpour
@@ -35,11 +37,25 @@ IDENTITY = {"data": "points"}
 FACTORY = functools.partial(slow, pause_s=0.005)
 
 
+def end() -> None:
+    """Kill this very process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def lose_power() -> None:
+    """Nobody is left who could save what is in memory."""
+    for child in psutil.Process().children():
+        if "engine.survivor" in child.cmdline():
+            child.kill()
+    end()
+
+
 def main(folder: Path, durability: str = "process", root: str | None = None) -> None:
     if root is not None:
         memory.shared_root = lambda: Path(root)
     config = POWER if durability == "power" else CONFIG
-    killer = Meddler(When("progress", 3, lambda row: os.kill(os.getpid(), signal.SIGKILL)))
+    die = lose_power if durability == "power" else end
+    killer = Meddler(When("progress", 3, lambda row: die()))
     with open_cluster(CLUSTER) as client:
         train_downpour(client, FACTORY, config, CLUSTER, folder, IDENTITY, killer)
 

@@ -114,11 +114,11 @@ def test_when_all_replicas_are_killed_again_and_again_the_run_says_how_each_ende
     first, *roles = str(raised.value).splitlines()
     assert re.match(r"replica \d was lost 2 times, cluster.max_restarts=1; the last time", first)
     assert [line.split(":")[0].strip() for line in roles] == ["replica 0", "replica 1"]
-    for row in heard.of("replica_joined"):
+    lost = heard.of("replica_lost")  # one more may have joined, and not be missed yet
+    assert len(lost) >= 3
+    for row in lost:
         assert f"process {row['pid']} was killed by signal 9 (SIGKILL)" in str(raised.value)
-    assert {row["pid"] for row in heard.of("replica_lost")} == {
-        row["pid"] for row in heard.of("replica_joined")
-    }
+    assert {row["pid"] for row in lost} <= {row["pid"] for row in heard.of("replica_joined")}
     assert memory_left() == []
 
 
