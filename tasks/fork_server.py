@@ -6,9 +6,10 @@ be replaced instead of 2 to 3, which the others lack meanwhile.
 
 import os
 import threading
-from collections.abc import Mapping
-from multiprocessing import connection, forkserver
+from collections.abc import Mapping, Sequence
+from multiprocessing import connection, forkserver, resource_tracker, util
 from multiprocessing.popen_forkserver import Popen
+from typing import Any
 
 from distributed.utils import get_mp_context
 
@@ -23,12 +24,31 @@ def start_fork_server(environment: Mapping[str, str]) -> None:
         environment: variables that count when a program begins, such as malloc's. They are left in
             this process's environment.
     """
+    _start_tracker()
     Popen.poll = _poll_alone  # type: ignore[method-assign, assignment]
     context = get_mp_context()  # type: ignore[no-untyped-call]  # Dask sets what it wants loaded
     context.set_forkserver_preload(["tasks.preloaded"])
     # One thread for arithmetic: a process with more cannot be forked safely.
     os.environ.update({**environment, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
     forkserver.ensure_running()
+
+
+def _start_tracker() -> None:
+    """Start the process that removes multiprocessing's semaphores when all who used them are dead.
+
+    In a session of its own: one that is killed with the run leaves them in shared memory for ever.
+    """
+    spawn = util.spawnv_passfds
+    util.spawnv_passfds = _spawn_in_new_session
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        util.spawnv_passfds = spawn
+
+
+def _spawn_in_new_session(path: bytes, args: Sequence[Any], passfds: Sequence[int]) -> int:
+    kept = [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in passfds]  # else they would be closed
+    return os.posix_spawn(path, list(args), os.environ, file_actions=kept, setsid=True)
 
 
 def _poll_alone(self: Popen, flag: int = os.WNOHANG) -> int | None:

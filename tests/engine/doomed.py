@@ -1,8 +1,9 @@
 """A whole training, cluster and all, that kills its own process after some checkpoints.
 
-python -m tests.engine.doomed FOLDER [DURABILITY MEMORY]
+python -m tests.engine.doomed FOLDER [DURABILITY MEMORY [NUMBER]]
 
-MEMORY is where memory files lie: no other run looks there.
+MEMORY is where memory files lie: no other run looks there. It dies at the NUMBER-th progress; 0: it
+waits to be killed.
 """
 
 import functools
@@ -50,12 +51,14 @@ def lose_power() -> None:
     end()
 
 
-def main(folder: Path, durability: str = "process", root: str | None = None) -> None:
+def main(
+    folder: Path, durability: str = "process", root: str | None = None, number: str = "3"
+) -> None:
     if root is not None:
         memory.shared_root = lambda: Path(root)
     config = POWER if durability == "power" else CONFIG
     die = lose_power if durability == "power" else end
-    killer = Meddler(When("progress", 3, lambda row: die()))
+    killer = Meddler(When("progress", int(number), lambda row: die()))
     with open_cluster(CLUSTER) as client:
         train_downpour(client, FACTORY, config, CLUSTER, folder, IDENTITY, killer)
 

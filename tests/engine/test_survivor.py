@@ -63,9 +63,10 @@ def owner(root: Path) -> Iterator[tuple["subprocess.Popen[str]", int]]:
             process.kill()
 
 
-def doom(folder: Path, root: Path) -> "subprocess.Popen[bytes]":
-    """Start a training that kills itself, unless we do."""
-    command = [sys.executable, "-m", "tests.engine.doomed", str(folder), "process", str(root)]
+def doom(folder: Path, root: Path, number: int) -> "subprocess.Popen[bytes]":
+    """Start a training that kills itself at its NUMBER-th progress; 0: does not."""
+    module = ["-m", "tests.engine.doomed"]
+    command = [sys.executable, *module, str(folder), "process", str(root), str(number)]
     return subprocess.Popen(command, cwd=ROOT, start_new_session=True)
 
 
@@ -73,20 +74,37 @@ def acknowledged(folder: Path) -> int:
     return max((r["samples"] for r in in_file(folder) if r["event"] == "progress"), default=0)
 
 
+def named_semaphores(pid: int) -> list[Path]:
+    """Those of a process, which has them mapped under names that they had at first."""
+    maps = [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    inodes = {int(fields[4]) for fields in maps if fields[-1] == "(deleted)"}
+    return [path for path in Path("/dev/shm").glob("sem.*") if path.stat().st_ino in inodes]
+
+
+def wait_until_removed(paths: list[Path]) -> None:
+    deadline = time.monotonic() + 10
+    while left := [path for path in paths if path.exists()]:
+        assert time.monotonic() < deadline, f"{left} were left behind"
+        time.sleep(0.02)
+
+
 @pytest.mark.dask
 @pytest.mark.parametrize("whole", [False, True], ids=["flow", "group"])
 def test_memory_is_freed_and_what_was_acknowledged_is_kept(tmp_path, whole):
     root, folder = tmp_path / "memory", tmp_path / "run"
     root.mkdir()
-    doomed = doom(folder, root)
+    doomed, semaphores = doom(folder, root, 0 if whole else 3), []
     if whole:
         while not (folder / "events.jsonl").exists() or not acknowledged(folder):
             assert doomed.poll() is None
             time.sleep(0.01)
+        semaphores = named_semaphores(doomed.pid)
+        assert semaphores  # of the queues between Dask's nannies and workers
         os.killpg(doomed.pid, signal.SIGKILL)
     was_killed("flow", doomed.wait(90))
     assert list(root.glob(f"verydeep-{doomed.pid}-*"))  # so there is something to free
     wait_until_empty(root)
+    wait_until_removed(semaphores)
     assert latest(folder).num_counted >= acknowledged(folder) > 0
 
 
