@@ -25,6 +25,7 @@ def start_fork_server(environment: Mapping[str, str]) -> None:
             this process's environment.
     """
     _start_tracker()
+    # Of the class: Dask makes its processes itself, and multiprocessing polls them all.
     Popen.poll = _poll_alone  # type: ignore[method-assign, assignment]
     context = get_mp_context()  # type: ignore[no-untyped-call]  # Dask sets what it wants loaded
     context.set_forkserver_preload(["tasks.preloaded"])
@@ -36,7 +37,8 @@ def start_fork_server(environment: Mapping[str, str]) -> None:
 def _start_tracker() -> None:
     """Start the process that removes multiprocessing's semaphores when all who used them are dead.
 
-    In a session of its own: one that is killed with the run leaves them in shared memory for ever.
+    In a session of its own, for which multiprocessing has no setting: one that is killed with the
+    run leaves them in shared memory for ever.
     """
     spawn = util.spawnv_passfds
     util.spawnv_passfds = _spawn_in_new_session

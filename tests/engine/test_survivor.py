@@ -5,18 +5,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 
 from engine import memory
 from engine.survivor import Survivor
 from tests.engine.rows import in_file
 from tests.engine.threaded import latest
-from tests.kills import was_killed
+from tests.kills import process_state, was_killed
 
 ROOT = Path(__file__).parents[2]
 #: Makes a folder with a file in it, starts its survivor, tells both, and waits to be killed.
@@ -33,22 +32,19 @@ time.sleep(60)
 """
 
 
-def wait_until_empty(root: Path) -> None:
+def wait_until(true: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + 30
-    while left := list(root.iterdir()):
-        assert time.monotonic() < deadline, f"{left} was left behind"
+    while not true():
+        assert time.monotonic() < deadline, f"in vain: {what}"
         time.sleep(0.02)
 
 
 def is_alive(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return process_state(pid) not in "XZ"
 
 
-def wait_until_dead(pid: int) -> None:
-    deadline = time.monotonic() + 10
-    while is_alive(pid):
-        assert time.monotonic() < deadline, f"process {pid} has not ended"
-        time.sleep(0.02)
+def is_empty(folder: Path) -> bool:
+    return not list(folder.iterdir())
 
 
 @contextmanager
@@ -71,6 +67,9 @@ def doom(folder: Path, root: Path, number: int) -> "subprocess.Popen[bytes]":
 
 
 def acknowledged(folder: Path) -> int:
+    """Samples of the acknowledged updates; 0 before there is an event log."""
+    if not (folder / "events.jsonl").exists():
+        return 0
     return max((r["samples"] for r in in_file(folder) if r["event"] == "progress"), default=0)
 
 
@@ -81,13 +80,6 @@ def named_semaphores(pid: int) -> list[Path]:
     return [path for path in Path("/dev/shm").glob("sem.*") if path.stat().st_ino in inodes]
 
 
-def wait_until_removed(paths: list[Path]) -> None:
-    deadline = time.monotonic() + 10
-    while left := [path for path in paths if path.exists()]:
-        assert time.monotonic() < deadline, f"{left} were left behind"
-        time.sleep(0.02)
-
-
 @pytest.mark.dask
 @pytest.mark.parametrize("whole", [False, True], ids=["flow", "group"])
 def test_memory_is_freed_and_what_was_acknowledged_is_kept(tmp_path, whole):
@@ -95,43 +87,34 @@ def test_memory_is_freed_and_what_was_acknowledged_is_kept(tmp_path, whole):
     root.mkdir()
     doomed, semaphores = doom(folder, root, 0 if whole else 3), []
     if whole:
-        while not (folder / "events.jsonl").exists() or not acknowledged(folder):
-            assert doomed.poll() is None
-            time.sleep(0.01)
+        wait_until(lambda: acknowledged(folder) > 0, "an update is acknowledged")
         semaphores = named_semaphores(doomed.pid)
         assert semaphores  # of the queues between Dask's nannies and workers
         os.killpg(doomed.pid, signal.SIGKILL)
     was_killed("flow", doomed.wait(90))
     assert list(root.glob(f"verydeep-{doomed.pid}-*"))  # so there is something to free
-    wait_until_empty(root)
-    wait_until_removed(semaphores)
+    wait_until(lambda: is_empty(root), "its memory is freed")
+    wait_until(lambda: not any(path.exists() for path in semaphores), "its semaphores are removed")
     assert latest(folder).num_counted >= acknowledged(folder) > 0
 
 
 def test_it_goes_on_waiting_when_the_run_is_asked_to_stop(tmp_path):
     with owner(tmp_path) as (process, survivor):
-        wait_until_asleep(survivor)
+        wait_until(lambda: "anon_inode:[pidfd]" in opened(survivor), "it watches its owner")
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             os.kill(survivor, number)
-        time.sleep(0.1)
+        time.sleep(0.1)  # a signal that ends it would have by then
         assert is_alive(survivor)
         assert list(tmp_path.iterdir())
         assert os.getsid(survivor) != os.getsid(process.pid)
         process.kill()
         process.wait()
-        wait_until_empty(tmp_path)
-        wait_until_dead(survivor)
-
-
-def wait_until_asleep(survivor: int) -> None:
-    """It waits for a process descriptor."""
-    deadline = time.monotonic() + 10
-    while "anon_inode:[pidfd]" not in opened(survivor):
-        assert time.monotonic() < deadline, "it does not watch its owner"
-        time.sleep(0.01)
+        wait_until(lambda: is_empty(tmp_path), "its memory is freed")
+        wait_until(lambda: not is_alive(survivor), "the survivor has ended")
 
 
 def opened(pid: int) -> list[str]:
+    """What a process has open."""
     names = []
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         try:
@@ -145,8 +128,8 @@ def test_an_owner_that_is_killed_at_once(tmp_path):
     with owner(tmp_path) as (process, survivor):
         process.kill()  # before it could look
         process.wait()
-        wait_until_empty(tmp_path)
-        wait_until_dead(survivor)
+        wait_until(lambda: is_empty(tmp_path), "its memory is freed")
+        wait_until(lambda: not is_alive(survivor), "the survivor has ended")
 
 
 def test_one_whose_owner_is_done_is_gone(tmp_path, monkeypatch):
@@ -155,7 +138,7 @@ def test_one_whose_owner_is_done_is_gone(tmp_path, monkeypatch):
     survivor = Survivor(folder)
     assert is_alive(survivor.pid)
     survivor.dismiss()
-    assert not psutil.pid_exists(survivor.pid)
+    assert not is_alive(survivor.pid)
     assert folder.exists()
 
 
