@@ -27,6 +27,9 @@ SETTINGS = {
     "distributed.scheduler.allowed-failures": 1000,
     "distributed.scheduler.work-stealing": False,
     "distributed.scheduler.worker-ttl": None,
+    # Dask looks this long after a worker's death whether it is there, and gives up its nanny for
+    # good if not: because it has died again just then, or a busy machine is slow to start it.
+    "distributed.deploy.lost-worker-timeout": "10000 days",
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,

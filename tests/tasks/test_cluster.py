@@ -121,6 +121,18 @@ def test_a_killed_worker_comes_back_and_its_task_runs_again(client: Client) -> N
     assert client.submit(os.getpid, resources={"shard-0": 1}, pure=False).result(30) != victim
 
 
+def test_a_killed_worker_comes_back_however_long_its_start_takes(client: Client) -> None:
+    server = fork_server(client)
+    victim = client.submit(os.getpid, resources={"shard-0": 1}, pure=False).result(timeout=30)
+    server.suspend()  # as if the machine had no time for it
+    try:
+        real_kill(victim, "dask worker")
+        time.sleep(16)  # Dask looks after 15 s
+    finally:
+        server.resume()
+    assert client.submit(os.getpid, resources={"shard-0": 1}, pure=False).result(30) != victim
+
+
 def test_workers_do_not_import_the_main_module_of_their_parent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
