@@ -153,7 +153,8 @@ def test_sums_of_single_precision_vectors_are_accumulated_in_double_precision():
     exact = len(x) * float(x[0])
     assert LocalStore(x=x).run((SumAbs("x"),))[0] == pytest.approx(exact, rel=1e-13)
     square = LocalStore(x=x).run((dot("x", "x"),))[0]
-    assert square == pytest.approx(exact * float(x[0]), rel=1e-13)
+    # BLAS adds in as many lanes as the processor has: 2e-13 off on some. In single precision 1e-4.
+    assert square == pytest.approx(exact * float(x[0]), rel=1e-12)
 
 
 def test_a_nan_is_the_largest_absolute_value_whichever_shard_has_it():

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.batch.config import LbfgsConfig, OwlqnConfig
+from engine.batch.config import LbfgsConfig, OptimiserConfig, OwlqnConfig
 from engine.batch.local import LocalStore
 from engine.batch.loop import Record
-from engine.batch.methods import program
+from engine.batch.methods import program, vector_names
 from engine.batch.minimise import drive, minimise
 from engine.batch.names import START, s, y
 from engine.batch.program import Span
@@ -32,12 +32,19 @@ def committed(record: Record) -> set[str]:
     return {v for v in values if isinstance(v, str)} | {f(k) for k in slots for f in (s, y)}
 
 
+def started(config: OptimiserConfig, kind: type[LocalStore] = LocalStore) -> LocalStore:
+    """Laid out as `minimise` does: where vectors lie decides in which order sums are formed."""
+    store = kind(**{START: zeros(30)})
+    store.reserve(vector_names(config))
+    return store
+
+
 @pytest.mark.parametrize("name", EVERY)
 @settings(max_examples=25)
 @given(num_evaluations=st.integers(1, 60))
 def test_a_killed_optimiser_comes_to_the_same_bits_from_its_record(name, num_evaluations):
     config, whole = EVERY[name], minimise(REAL, zeros(30), EVERY[name])
-    store, left = LocalStore(**{START: zeros(30)}), [num_evaluations]
+    store, left = started(config), [num_evaluations]
     records: list[str] = []
     then = {}
 
@@ -76,6 +83,8 @@ def test_the_same_run_gives_the_same_records(name):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_every_batch_of_commands_may_be_carried_out_twice(name):
+    config, whole = EVERY[name], minimise(REAL, zeros(30), EVERY[name])
+
     class Stutter(LocalStore):
         """Loses every first answer, and half of each batch with it."""
 
@@ -84,8 +93,8 @@ def test_every_batch_of_commands_may_be_carried_out_twice(name):
             super().run(commands)
             return super().run(commands)
 
-    store, whole = Stutter(**{START: zeros(30)}), minimise(REAL, zeros(30), EVERY[name])
-    solution = drive(store, REAL, EVERY[name], None, lambda record: None)
+    store = started(config, Stutter)
+    solution = drive(store, REAL, config, None, lambda record: None)
     assert solution == whole.solution
     assert torch.equal(store.vectors[solution.iterate.point], whole.point)
 
