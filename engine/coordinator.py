@@ -232,8 +232,12 @@ class Coordinator:
             case "fenced":
                 return self._fenced(index, message)
             case "held":
-                cut = self._snapshots.hold(index, message)
-                return self._to_shards(cut) if cut else []
+                cuts = self._snapshots.hold(index, message)
+                return [
+                    Send(shard.peer, cut)
+                    for shard, cut in zip(self._shards, cuts, strict=False)
+                    if shard.peer is not None
+                ]
             case "snapshotted":
                 commit = self._snapshots.answer(index, message, now)
                 if not commit:

@@ -14,6 +14,7 @@ from engine.config import ClusterConfig, DownpourConfig
 from engine.dask_session import Session
 from engine.events import EventLog, Listener, ignore
 from engine.interruptible import interruptible
+from engine.partition import shards_by_replica
 from engine.problem import ProblemFactory, build
 from engine.replica_role import run_replica
 from engine.result import TrainingResult
@@ -65,6 +66,7 @@ def downpour_phase(
     problem, cluster = build(factory), session.cluster
     layout = problem.layout
     slices = layout.slices(cluster.num_shards)
+    shards_of = shards_by_replica(problem, cluster.num_replicas, slices)
     identity = full_identity(identity, problem, cluster.num_shards, config.name)
     checkpoints, logs = folder / "checkpoints", folder / "log"
     salvage_log(logs)
@@ -81,6 +83,7 @@ def downpour_phase(
         return TrainingResult.of(start, already_complete=True)
     record = folder / "record" / start.folder.name if config.record else None
     run = session.begin_phase(layout.size, layout.dtype, slices, checkpoints, record)
+    run = replace(run, shards_of=shards_of)
     if config.durability == "power":
         run = replace(run, log=logs, log_bytes=config.log_bytes)
         logs.mkdir()

@@ -22,6 +22,7 @@ from engine.instructions import RunFailedError
 from engine.ledger import Holder, Ledger
 from engine.loader import LeaseReply, leased_minibatches
 from engine.mortal_shard import MortalShard, ShardKilledError
+from engine.partition import problem_of, shards_by_replica
 from engine.problem import Problem, require_samples
 from engine.push import HugePushError, NonFinitePushError, Push, PushRefusedError
 from engine.schedule import scale_at
@@ -58,6 +59,8 @@ class _Replica:
 
     def __init__(self, index: int, incarnation: int, world: "_World") -> None:
         self.holder = (index, incarnation)
+        self.problem = with_clipping(problem_of(world.problem, index), world.config.clip)
+        self.shards = world.shards_of[index]
         self.sequence = self.step = self.pushed_step = 0
         self.parameters = torch.zeros_like(world.initial)
         self.accrued = torch.zeros_like(world.initial)
@@ -66,7 +69,7 @@ class _Replica:
         self.num_bad = 0  # pushes in a row that no shard could use
         self.minibatches = leased_minibatches(
             lambda: world.lend(self.holder),
-            world.problem,
+            self.problem,
             world.config.minibatch_size,
             world.config.seed,
             poll_s=0.0,
@@ -80,14 +83,16 @@ class _World:
         self,
         problem: Problem,
         config: DownpourConfig,
+        num_replicas: int,
         num_shards: int,
         faults: FaultPlan,
         watcher: Watcher | None,
     ) -> None:
-        self.problem = with_clipping(problem, config.clip)
+        self.problem = problem
         self.config, self.faults, self.watcher = config, faults, watcher
         self.initial = problem.initial()
         self.slices = problem.layout.slices(num_shards)
+        self.shards_of = shards_by_replica(problem, num_replicas, self.slices)
         self.shards = [
             MortalShard(self.initial[part], config.rule, config.max_staleness, config.max_push_norm)
             for part in self.slices
@@ -146,13 +151,14 @@ class _World:
         return True
 
     def _fetch(self, replica: _Replica) -> None:
-        for index, (shard, part) in enumerate(zip(self.shards, self.slices, strict=True)):
-            replica.versions[index] = shard.shard.fetch(replica.parameters[part])
+        for k in replica.shards:
+            own = replica.parameters[self.slices[k]]
+            replica.versions[k] = self.shards[k].shard.fetch(own)
 
     def _compute(self, replica: _Replica, instruction: Compute) -> None:
         grad = torch.empty_like(replica.accrued)
         seed_draws(instruction.minibatch.seed)
-        self.problem.gradient_(replica.parameters, instruction.minibatch.payload, grad)
+        replica.problem.gradient_(replica.parameters, instruction.minibatch.payload, grad)
         replica.accrued = grad.clone() if instruction.first else replica.accrued + grad
         if self.config.alpha:
             replica.parameters.add_(grad, alpha=-self.config.alpha)
@@ -163,7 +169,7 @@ class _World:
         index, incarnation = replica.holder
         if not replica.pending:
             replica.sequence += 1
-            for k, part in enumerate(self.slices):
+            for k in replica.shards:
                 push = Push(
                     index,
                     incarnation,
@@ -172,7 +178,7 @@ class _World:
                     instruction.progress,
                     instruction.scale,
                 )
-                replica.pending[k] = (push, replica.accrued[part])
+                replica.pending[k] = (push, replica.accrued[self.slices[k]])
         for shard, (push, grad) in list(replica.pending.items()):
             if self._send(shard, push, grad, replica.step):
                 del replica.pending[shard]
@@ -278,7 +284,7 @@ def train_in_process(
             "a run in one process has no clock and validates nothing; give warm_start.steps"
         )
     faults = faults or FaultPlan()
-    world = _World(problem, config, num_shards, faults, watcher)
+    world = _World(problem, config, num_replicas, num_shards, faults, watcher)
     rng = random.Random(seed)
     running = [_Replica(index, 1, world) for index in range(num_replicas)]
     while running:

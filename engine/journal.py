@@ -38,6 +38,7 @@ class Terms:
     rule: RuleConfig
     slices: Sequence[slice]
     dtype: torch.dtype
+    shards_of: Sequence[Sequence[int]]  # that each replica pushes to
 
 
 class Journal:
@@ -72,6 +73,7 @@ class Journal:
             "rule": asdict(config.rule),
             "slices": [(part.start, part.stop) for part in run.slices],
             "dtype": str(run.dtype),
+            "shards_of": run.shards_of,
         }
         self._file = (folder / _LEASES).open("ab", buffering=0)
         self._elapsed = elapsed
@@ -117,6 +119,9 @@ def read_terms(folder: Path) -> Terms | None:
         fields["slices"] = tuple(slice(*part) for part in fields["slices"])
         fields["rule"] = _RULE.validate_python(fields["rule"])
         fields["dtype"] = _DTYPES[fields["dtype"]]
+        # Those of an older version have none: every replica pushed to all.
+        everywhere = [range(len(fields["slices"]))] * fields["num_replicas"]
+        fields.setdefault("shards_of", everywhere)
         return Terms(**fields)
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -68,3 +68,14 @@ class Layout:
             )
         cuts = [min(self.size, num_lines * k // num_shards * ALIGNMENT) for k in range(num_shards)]
         return tuple(map(slice, cuts, [*cuts[1:], self.size]))
+
+    def shards_of(self, names: Collection[str], slices: Sequence[slice]) -> tuple[int, ...]:
+        """Indices of the `slices` that hold an element of a tensor in `names`."""
+        held, first = set(), 0
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            stop = first + prod(shape)
+            if name in names:
+                parts = enumerate(slices)
+                held |= {k for k, part in parts if max(first, part.start) < min(stop, part.stop)}
+            first = stop
+        return tuple(sorted(held))

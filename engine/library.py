@@ -24,6 +24,7 @@ from engine.device import computing_device
 from engine.inprocess import train_in_process
 from engine.layout import Layout
 from engine.ledger import Lease
+from engine.partition import Partitioned
 from engine.problem import Minibatch, Problem
 from engine.result import TrainingResult
 from engine.single import train_single
@@ -41,6 +42,7 @@ __all__ = [
     "Lease",
     "Minibatch",
     "MomentumConfig",
+    "Partitioned",
     "Problem",
     "RmspropConfig",
     "ScheduleConfig",

@@ -133,20 +133,31 @@ class ShardLink:
 
 
 class RemoteServer:
-    """All shards together, as one replica sees them: whole vectors in, whole vectors out.
+    """A replica's shards together: vectors in, vectors out, of which each has its slice.
 
     Fetches and pushes use connections of their own, so each may have its own thread.
     """
 
     def __init__(
-        self, directory: Directory, segment: Segment, hello: dict[str, Any], slices: Sequence[slice]
+        self,
+        directory: Directory,
+        segment: Segment,
+        hello: dict[str, Any],
+        slices: Sequence[slice],
+        shards: Sequence[int] | None = None,
     ) -> None:
+        """Connect to a shard when it is first asked.
+
+        Args:
+            slices: where all shards cut the vector.
+            shards: those to talk to, in the order of all that goes in or comes out; None: all.
+        """
+        shards = range(len(slices)) if shards is None else shards
         self._segment = segment
-        self._slices = slices
+        self._slices = [slices[shard] for shard in shards]
         hello = hello | {"op": "hello", "segment": str(segment.path), "nonce": segment.nonce}
-        hellos = [hello | {"shard": index} for index in range(len(slices))]
-        self._fetch_links = [ShardLink(k, directory, hello) for k, hello in enumerate(hellos)]
-        self._push_links = [ShardLink(k, directory, hello) for k, hello in enumerate(hellos)]
+        self._fetch_links = [ShardLink(k, directory, hello | {"shard": k}) for k in shards]
+        self._push_links = [ShardLink(k, directory, hello | {"shard": k}) for k in shards]
         self._exchanged: list[tuple[ShardLink, Message, Tensor]] = []
 
     def fetch(self, buffer: int) -> list[int]:

@@ -19,6 +19,7 @@ from engine.downpour import Answer, Compute, Fetch, Idle, StartPush, Take, downp
 from engine.draws import seed_draws
 from engine.ledger import Lease, Progress
 from engine.loader import LeaseReply, leased_minibatches
+from engine.partition import problem_of, shards_by_replica
 from engine.problem import Problem
 from engine.push import Push
 from engine.rules import make_rule
@@ -52,20 +53,26 @@ def replay(
     Raises:
         ReplayError: the record is not one of such a run.
     """
-    problem = with_clipping(problem, config.clip)
     rows = {path.stem: _rows(path) for path in sorted(record.glob("*.jsonl"))}
-    fetched = [row[1] for of_one in rows.values() for row in of_one if row[0] == "fetch"]
+    parts = problem.layout.slices(len(start))
+    names = [name for name in rows if name.startswith("replica")]
+    num_replicas = 1 + max((_replica(name) for name in names), default=0)
+    shards_of = shards_by_replica(problem, num_replicas, parts)
+    fetched: list[set[int]] = [set() for _ in start]  # versions, by shard
+    for name in names:
+        for versions_seen in (row[1] for row in rows[name] if row[0] == "fetch"):
+            for k, version in zip(shards_of[_replica(name)], versions_seen, strict=True):
+                fetched[k].add(version)
     shards = [
-        _Shard(rows[f"shard-{k:02d}"], config, *start[k], versions[k], {v[k] for v in fetched})
+        _Shard(rows[f"shard-{k:02d}"], config, *start[k], versions[k], fetched[k])
         for k in range(len(start))
     ]
     gradients: Gradients = {}
-    lives = [
-        _life(name, rows[name], problem, config, shards, gradients)
-        for name in rows
-        if name.startswith("replica")
-    ]
-    parts = problem.layout.slices(len(shards))
+    lives = []
+    for name in names:
+        own = {shards[k]: parts[k] for k in shards_of[_replica(name)]}
+        of_replica = with_clipping(problem_of(problem, _replica(name)), config.clip)
+        lives.append(_life(name, rows[name], of_replica, config, own, gradients))
     moved = True
     while moved:
         lives = [life for life in lives if next(life, False) is not False]
@@ -84,10 +91,14 @@ def _life(
     rows: list[Any],
     problem: Problem,
     config: DownpourConfig,
-    shards: Sequence["_Shard"],
+    shards: Mapping["_Shard", slice],
     gradients: Gradients,
 ) -> Iterator[None]:
-    """Compute one life of a replica again; yields whenever it has to wait for a shard."""
+    """Compute one life of a replica again; yields whenever it has to wait for a shard.
+
+    Args:
+        shards: that it talked to, each with its slice of the vector.
+    """
     _, replica, incarnation = name.split("-")
     leases = deque((Lease(*row[1]), row[2]) for row in rows if row[0] == "lease")
     takes = deque(row[0] for row in rows if row[0] in ("take", "idle"))
@@ -124,8 +135,8 @@ def _life(
             versions = fetches.popleft()
             while not all(v in s.history for s, v in zip(shards, versions, strict=True)):
                 yield
-            seen = [s.history[v] for s, v in zip(shards, versions, strict=True)]
-            torch.cat(seen, out=parameters)
+            for (shard, part), version in zip(shards.items(), versions, strict=True):
+                parameters[part] = shard.history[version]
         instruction = program.send(answer)
 
 
@@ -173,6 +184,11 @@ class _Shard:
     def _keep(self) -> None:
         if self.version in self._kept:
             self.history[self.version] = self._shard.copy()[0]
+
+
+def _replica(name: str) -> int:
+    """Whose life the file of this name records."""
+    return int(name.split("-")[1])
 
 
 def _rows(path: Path) -> list[Any]:

@@ -40,7 +40,7 @@ class QuarantinedReplicaError(Exception):
 
 
 class Server(Protocol):
-    """All shards together, as a replica sees them; vectors lie in numbered shared buffers."""
+    """A replica's shards together; vectors lie in numbered shared buffers."""
 
     def fetch(self, buffer: int) -> list[int]: ...
 
@@ -75,7 +75,7 @@ class Replica:
         config: DownpourConfig,
         server: Server,
         vectors: tuple[Sequence[Tensor], Sequence[Tensor]],
-        num_shards: int,
+        shards: Sequence[int],
         report: Callable[["Replica"], None],
     ) -> None:
         """Prepare a replica.
@@ -83,6 +83,7 @@ class Replica:
         Args:
             identity: (replica, incarnation).
             vectors: the gradient slots and the parameter buffers that `server` numbers.
+            shards: those that `server` stands for, in its order.
             report: called by the compute thread after each step and when it is idle; calls
                 `take` when it wants the figures.
         """
@@ -92,7 +93,8 @@ class Replica:
         self._server = server
         self._gradients, self._parameters = vectors
         self._report = report
-        self._versions = [0] * num_shards
+        self._shards = shards
+        self._versions = [0] * len(shards)
         self._front = self._slot = self._sequence = 0
         self._pushes: list[Future[None] | None] = [None] * NUM_SLOTS
         #: What was exchanged last and is not durable yet; its slot is the one not in use.
@@ -232,7 +234,7 @@ class Replica:
         bad = [a.message for a in answers if isinstance(a, Refused) and a.error in BAD]
         self._num_bad = self._num_bad + 1 if bad else 0
         with self._lock:
-            for shard, answer in enumerate(answers):
+            for shard, answer in zip(self._shards, answers, strict=True):
                 match answer:
                     case Refused("StaleIncarnationError", message):
                         raise FencedReplicaError(message)

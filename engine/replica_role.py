@@ -16,6 +16,7 @@ from engine.device import take_gpu
 from engine.ledger import Lease
 from engine.link import Directory, RemoteServer, ShardAddress, StoppedError
 from engine.loader import LeaseReply, leased_minibatches, prefetched
+from engine.partition import problem_of
 from engine.problem import Problem, ProblemFactory
 from engine.record import RecordedServer, Recorder
 from engine.replica import FencedReplicaError, QuarantinedReplicaError, Replica
@@ -42,7 +43,7 @@ def run_replica(
             # Only now, so that a process that dies of it is missed.
             if problem is None:
                 take_gpu(index)
-                problem = with_clipping(factory(), config.clip)
+                problem = with_clipping(problem_of(factory(), index), config.clip)
             session.work(problem)
             return
         except QuarantinedReplicaError as error:
@@ -106,7 +107,8 @@ class _ReplicaSession:
         segment = Segment(path, size, dtype, new=True)
         hello = {"token": self._run.token, "size": size}
         hello |= {"replica": identity[0], "incarnation": identity[1]}
-        self._server = RemoteServer(self._directory, segment, hello, self._run.slices)
+        shards = self._run.shards_of[self._index]
+        self._server = RemoteServer(self._directory, segment, hello, self._run.slices, shards)
         recorder = self._recorder = _recorder(self._run, identity)
         replica = Replica(
             identity,
@@ -114,7 +116,7 @@ class _ReplicaSession:
             self._config,
             RecordedServer(self._server, recorder) if recorder else self._server,
             (segment.gradients, segment.parameters),
-            len(self._run.slices),
+            shards,
             self._report,
         )
         ask = recorder.asking(self._ask) if recorder else self._ask

@@ -26,6 +26,7 @@ class RunSpec:
     record: Path | None = None  # where to write down what `engine.replay` needs
     log: Path | None = None  # folder of the shards' logs of pushes; None: durability=process
     log_bytes: int = 0  # of each shard
+    shards_of: tuple[tuple[int, ...], ...] = ()  # that each replica of Downpour talks to
 
 
 def log_folder(log: Path, shard: int) -> Path:

@@ -126,7 +126,8 @@ def _counted(
 ) -> tuple[tuple[Range, ...], float] | None:
     """The samples that the shards contain, and the seconds of training that they took."""
     tables = [shard.progress() for shard in shards]
-    if terms.num_replicas == 1 and any(table != tables[0] for table in tables):
+    pushed_to = [tables[k] for k in terms.shards_of[0]]
+    if terms.num_replicas == 1 and any(table != pushed_to[0] for table in pushed_to):
         return None  # a push reached some shards only; the checkpoint is exact, as one replica is
     reached: dict[Holder, Progress] = {}
     for table in tables:
@@ -171,10 +172,12 @@ def _shards(folder: Path, terms: Terms) -> list[ParameterShard]:
     shards = [_from_log(source, folder, terms, index) for index in indices]
     if terms.num_replicas > 1:
         return shards
-    return [
-        _from_log(source, folder, terms, index, shard.version - surplus) if surplus else shard
-        for index, (shard, surplus) in enumerate(zip(shards, _surplus(shards), strict=True))
-    ]
+    pushed_to = terms.shards_of[0]
+    for index, surplus in zip(pushed_to, _surplus([shards[k] for k in pushed_to]), strict=True):
+        if surplus:
+            last = shards[index].version - surplus
+            shards[index] = _from_log(source, folder, terms, index, last)
+    return shards
 
 
 def _from_log(

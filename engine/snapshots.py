@@ -1,7 +1,7 @@
 """When to ask the shards for a snapshot, and what a complete one contains. Pure."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine.config import DownpourConfig
@@ -32,16 +32,23 @@ class Snapshots:
         config: DownpourConfig,
         *,
         num_shards: int,
+        shards_of: Sequence[Sequence[int]],
         epoch_size: int,
         next_id: int,
         now: float,
     ) -> None:
-        """Nothing asked for yet; `now` counts as the time of the last checkpoint."""
+        """Nothing asked for yet.
+
+        Args:
+            shards_of: that each replica pushes to.
+            now: counts as the time of the last checkpoint.
+        """
         self._ledger = ledger
         self._wanted_interval_s = self._interval_s = config.checkpoint_every_s
         self._max_share = config.max_checkpoint_share
         self._minibatch_size = config.minibatch_size
         self._num_shards = num_shards
+        self._shards_of = shards_of
         self._next_id = next_id
         self._saved = now
         self._asked: _Snapshot | None = None
@@ -83,21 +90,23 @@ class Snapshots:
         asked, self._asked = self._asked, None
         return {"op": "release", "id": asked.id} if asked else None
 
-    def hold(self, shard: int, message: Message) -> Message | None:
-        """One shard holds back pushes; when all do: up to which pushes they shall go on."""
+    def hold(self, shard: int, message: Message) -> list[Message]:
+        """One shard holds back pushes; when all do: up to which pushes each shall go on."""
         asked = self._asked
         if asked is None or message["id"] != asked.id:
-            return None
+            return []
         asked.held[shard] = message
         if len(asked.held) < self._num_shards:
-            return None
+            return []
         cut: dict[Holder, int] = {}
         for reply in asked.held.values():
             for replica, incarnation, sequence in reply["sequences"]:
                 holder = (replica, incarnation)
                 cut[holder] = max(cut.get(holder, 0), sequence)
-        sequences = [(*holder, sequence) for holder, sequence in cut.items()]
-        return {"op": "cut", "id": asked.id, "sequences": sequences}
+        return [
+            {"op": "cut", "id": asked.id, "sequences": self._pushed_to(k, cut)}
+            for k in range(self._num_shards)
+        ]
 
     def answer(self, shard: int, message: Message, now: float) -> Commit | None:
         """One shard has written its part; the commit when it was the last one."""
@@ -143,6 +152,11 @@ class Snapshots:
     def measured(self) -> None:
         """The committed checkpoint has been validated."""
         self._measuring = False
+
+    def _pushed_to(self, shard: int, cut: Mapping[Holder, int]) -> list[tuple[int, int, int]]:
+        """The part of a cut that one shard has to wait for."""
+        own = (holder for holder in cut if shard in self._shards_of[holder[0]])
+        return [(*holder, cut[holder]) for holder in own]
 
     def _learn(self, replies: Iterable[Message]) -> None:
         """Lengthen the interval until checkpoints cost no more than their share of the time.

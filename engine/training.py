@@ -80,6 +80,7 @@ class Training:
             ledger,
             config,
             num_shards=cluster.num_shards,
+            shards_of=run.shards_of,
             epoch_size=self._epoch_size,
             next_id=checkpoint.next_id(run.checkpoints),
             now=time.monotonic(),

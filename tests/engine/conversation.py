@@ -39,6 +39,7 @@ class Conversation:
             self.ledger,
             self.config,
             num_shards=self.cluster.num_shards,
+            shards_of=[range(self.cluster.num_shards)] * self.cluster.num_replicas,
             epoch_size=sum(UNIT_SIZES),
             next_id=1,
             now=self.now,

@@ -1,12 +1,12 @@
 """A whole run among random faults, judged by an oracle that knows only what was delivered.
 
-python -m tests.engine.fault_storm SEED     # tells that run, event by event
+python -m tests.engine.fault_storm SEED [partitioned]     # tells that run, event by event
 """
 
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -25,12 +25,14 @@ assert NUM_SAMPLES == ALIGNMENT  # so that each shard has an element for each sa
 
 
 class Counting:
-    """Sample j's gradient is -1 at element j of every shard, so parameters count samples."""
+    """Sample j's gradient is -1 at element j of its shards, so parameters count samples."""
 
     unit_sizes = UNIT_SIZES
 
-    def __init__(self, num_shards: int) -> None:
-        self.layout = Layout(("counts",), ((num_shards * ALIGNMENT,),))
+    def __init__(self, num_shards: int, own: Sequence[int] | None = None) -> None:
+        """Gradients are 0 but for the shards in `own`; None: all."""
+        self.layout = Layout(tuple(map(str, range(num_shards))), ((ALIGNMENT,),) * num_shards)
+        self._own = range(num_shards) if own is None else own
 
     def initial(self) -> Tensor:
         return torch.zeros(self.layout.size)
@@ -43,17 +45,32 @@ class Counting:
 
     def gradient_(self, parameters: Tensor, payload: tuple[int, int], grad: Tensor) -> float:
         grad.zero_()
-        grad.view(-1, ALIGNMENT)[:, slice(*payload)] = -1.0
+        grad.view(-1, ALIGNMENT)[self._own, slice(*payload)] = -1.0
         return 0.0
 
     def validate(self, parameters: Tensor) -> dict[str, float]:
         return {}
 
 
+class Partitions(Counting):
+    """Each replica works on some of the shards; a shard may have none."""
+
+    def __init__(self, num_shards: int, shards_of: Sequence[Sequence[int]]) -> None:
+        super().__init__(num_shards)
+        self._shards_of = shards_of
+
+    def tensors_of(self, replica: int) -> list[str]:
+        return [self.layout.names[shard] for shard in self._shards_of[replica]]
+
+    def of_replica(self, replica: int) -> Counting:
+        return Counting(len(self.layout.names), self._shards_of[replica])
+
+
 class Oracle:
     """What each shard must hold: the sum of the pushes delivered to it, each once."""
 
-    def __init__(self, num_shards: int, tell: bool) -> None:
+    def __init__(self, num_shards: int, shards_of: Sequence[Sequence[int]], tell: bool) -> None:
+        self.shards_of = shards_of
         self.counts = torch.zeros(num_shards, ALIGNMENT)
         self.reached = torch.zeros(ALIGNMENT)  # of pushes that reached any shard
         self.seen: list[set[tuple[int, ...]]] = [set() for _ in range(num_shards)]
@@ -67,6 +84,7 @@ class Oracle:
             return
         if not any(push[:3] in seen for seen in self.seen):
             self.reached -= grad
+        assert shard in self.shards_of[push.replica]
         self.seen[shard].add(push[:3])
         self.counts[shard] -= grad
 
@@ -79,8 +97,14 @@ class Oracle:
         self.dead.add(holder)
 
 
-def run(seed: int, tell: bool = False) -> tuple[Counter[str], Oracle, InProcessResult]:
-    """The run of `seed`, checked; returns the faults that fired."""
+def run(
+    seed: int, *, partitioned: bool = False, tell: bool = False
+) -> tuple[Counter[str], Oracle, InProcessResult]:
+    """The run of `seed`, checked; returns the faults that fired.
+
+    Args:
+        partitioned: each replica talks to some of the shards only.
+    """
     rng = random.Random(seed)
     num_shards, num_epochs = rng.randint(1, 4), rng.randint(1, 3)
     config = DownpourConfig(
@@ -91,11 +115,15 @@ def run(seed: int, tell: bool = False) -> tuple[Counter[str], Oracle, InProcessR
         rule=SgdConfig(learning_rate=1.0),
     )
     faults = FaultPlan({kind: rng.uniform(0.0, 0.15) for kind in KINDS}, seed)
-    oracle = Oracle(num_shards, tell)
+    num_replicas = rng.randint(1, 4)
+    shards_of: list[Sequence[int]] = [range(num_shards)] * num_replicas
+    if partitioned:
+        shards_of = [drawn_shards(rng, num_shards) for _ in range(num_replicas)]
+    oracle = Oracle(num_shards, shards_of, tell)
     result = train_in_process(
-        Counting(num_shards),
+        Partitions(num_shards, shards_of) if partitioned else Counting(num_shards),
         config,
-        num_replicas=rng.randint(1, 4),
+        num_replicas=num_replicas,
         num_shards=num_shards,
         seed=seed,
         faults=faults,
@@ -106,17 +134,23 @@ def run(seed: int, tell: bool = False) -> tuple[Counter[str], Oracle, InProcessR
     return faults.fired, oracle, result
 
 
+def drawn_shards(rng: random.Random, num_shards: int) -> list[int]:
+    """One or more of the shards."""
+    return sorted(rng.sample(range(num_shards), rng.randint(1, num_shards)))
+
+
 def check(result: InProcessResult, oracle: Oracle, num_epochs: int) -> None:
     """No acknowledged update is lost, none is applied twice, no sample counts twice."""
     held = result.parameters.view(oracle.counts.shape)
     assert torch.equal(held, oracle.counts)
     assert result.versions == tuple(len(seen) for seen in oracle.seen)
-    assert all(oracle.acked <= seen for seen in oracle.seen)
+    for shard, seen in enumerate(oracle.seen):
+        assert {push for push in oracle.acked if shard in oracle.shards_of[push[0]]} <= seen
     assert result.num_counted == num_epochs * NUM_SAMPLES
     # A push whose sender died may have reached some shards only: its samples are not read again.
     assert oracle.reached.eq(num_epochs).all()
 
 
 if __name__ == "__main__":
-    fired, _, result = run(int(sys.argv[1]), tell=True)
+    fired, _, result = run(int(sys.argv[1]), partitioned="partitioned" in sys.argv, tell=True)
     print(f"faults {dict(fired)}, versions {result.versions}, counts {result.parameters.tolist()}")

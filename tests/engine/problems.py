@@ -46,7 +46,9 @@ def data() -> tuple[Tensor, Tensor]:
     return points, (noisy @ torch.randn(6, 3, generator=generator)).argmax(1)
 
 
-def classifier(module: nn.Module | None = None) -> TorchProblem:
+def classifier(
+    module: nn.Module | None = None, kind: type[TorchProblem] = TorchProblem
+) -> TorchProblem:
     """Three classes of points by `module`, or by a network of 83 parameters."""
     points, classes = data()
 
@@ -63,7 +65,7 @@ def classifier(module: nn.Module | None = None) -> TorchProblem:
     def measure(module: nn.Module) -> dict[str, float]:
         return {"error": float((module(points).argmax(1) != classes).float().mean())}
 
-    return TorchProblem(module or network(), loss, UNIT_SIZES, minibatches, measure)
+    return kind(module or network(), loss, UNIT_SIZES, minibatches, measure)
 
 
 def network() -> nn.Module:
@@ -79,6 +81,36 @@ def forgetful() -> TorchProblem:
     """The classifier with dropout, whose gradients depend on what is drawn."""
     linear, tanh, head = network().children()
     return classifier(nn.Sequential(linear, tanh, nn.Dropout(0.5), head))
+
+
+NUM_MEMBERS = 2
+
+
+class Members(nn.Module):
+    """Networks side by side, whose mean counts, or one of them alone."""
+
+    def __init__(self, only: int | None = None) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(network() for _ in range(NUM_MEMBERS))
+        self._chosen = range(NUM_MEMBERS) if only is None else (only,)
+
+    def forward(self, points: Tensor) -> Tensor:
+        return torch.stack([self.members[k](points) for k in self._chosen]).mean(0)
+
+
+class Ensemble(TorchProblem):
+    """Each replica works on one member: 83 parameters of 166."""
+
+    def tensors_of(self, replica: int) -> list[str]:
+        return [n for n in self.layout.names if n.startswith(f"members.{replica % NUM_MEMBERS}.")]
+
+    def of_replica(self, replica: int) -> Problem:
+        return classifier(Members(replica % NUM_MEMBERS))
+
+
+def ensemble() -> TorchProblem:
+    """Members of two replicas, which share a shard if there are four or two of those."""
+    return classifier(Members(), Ensemble)
 
 
 def in_whole_registers() -> nn.Module:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -24,7 +25,7 @@ from engine.replay import replay
 from tasks.cluster import open_cluster
 from tests.engine import doomed
 from tests.engine.fuses import FUSES, broken, deadly, fused, poisoned
-from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES, classifier, forgetful
+from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES, classifier, ensemble, forgetful
 from tests.engine.rows import Listener, Meddler, Row, When, in_file
 from tests.engine.threaded import latest
 from tests.kills import real_kill, was_killed
@@ -192,3 +193,44 @@ def test_a_replica_that_computes_nonsense_is_left_out_and_the_other_does_its_wor
     assert f"replica {row['replica']}, push" in row["reason"]
     assert torch.isfinite(result.parameters).all()
     assert result.num_samples == 20 * NUM_SAMPLES
+
+
+def test_a_replica_has_no_connection_to_a_shard_without_a_tensor_of_its_own(client, tmp_path):
+    seen: list[dict[int, set[int]]] = []
+
+    def look(row: Row) -> None:
+        shards = {r["shard"]: r["pid"] for r in heard.of("shard_serving")}  # the newest of each
+        replicas = {r["replica"]: r["pid"] for r in heard.of("replica_joined")}
+        ports = {port: shard for shard, pid in shards.items() for port in listening(pid)}
+        peers = {replica: connected(pid) for replica, pid in replicas.items()}
+        seen.append({r: {ports[p] for p in there if p in ports} for r, there in peers.items()})
+
+    def kill_a_shard_and_a_replica(row: Row) -> None:
+        real_kill(heard.of("shard_serving")[0]["pid"], "shard")
+        real_kill(heard.of("replica_joined")[0]["pid"], "replica")
+
+    heard = Meddler(When("progress", 2, kill_a_shard_and_a_replica), When("validation", None, look))
+    settings = config(num_epochs=200, validate_every_epochs=5.0)
+    result = train_downpour(client, ensemble, settings, CLUSTER, tmp_path, {}, heard)
+    assert result.num_samples == 200 * NUM_SAMPLES
+    assert len(heard.of("shard_lost")) >= 1
+    assert len(heard.of("replica_lost")) >= 1
+    # 166 parameters are cut at 80; replica 1 works on the last 83.
+    assert {0: {0, 1}, 1: {1}} in seen
+    assert all(there[1] <= {1} for there in seen)
+
+
+def listening(pid: int) -> set[int]:
+    return {c.laddr.port for c in connections(pid) if c.status == psutil.CONN_LISTEN}
+
+
+def connected(pid: int) -> set[int]:
+    """Ports at the other end."""
+    return {c.raddr.port for c in connections(pid) if c.status == psutil.CONN_ESTABLISHED}
+
+
+def connections(pid: int) -> list[Any]:
+    try:
+        return psutil.Process(pid).net_connections()
+    except psutil.NoSuchProcess:
+        return []

@@ -11,7 +11,7 @@ from engine.config import DownpourConfig, MomentumConfig
 from engine.inprocess import train_in_process
 from engine.log_file import HEAD_BYTES
 from engine.push_log import LogFailedError
-from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES, classifier
+from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES, classifier, ensemble
 from tests.engine.rows import Listener, Meddler, Row, StoppedByTestError, When, stop
 from tests.engine.threaded import latest, threaded_run
 
@@ -86,10 +86,18 @@ def test_a_shard_whose_memory_is_gone_comes_back_from_the_log_and_nobody_stops(
         assert torch.equal(final.read_parameters(), other.parameters)
 
 
-def test_a_run_whose_memory_is_gone_goes_on_with_every_acknowledged_push(tmp_path):
+@pytest.mark.parametrize(
+    ("factory", "pushed_to"),
+    [(classifier, [True, True]), (ensemble, [True, True, True, False])],
+    ids=["everywhere", "partition"],
+)
+def test_a_run_whose_memory_is_gone_goes_on_with_every_acknowledged_push(
+    tmp_path, factory, pushed_to
+):
     settings = config(rule=MomentumConfig(learning_rate=0.05))
     heard = Meddler(When("progress", 3, stop))
-    with threaded_run(tmp_path, settings, heard, num_replicas=1) as run:
+    roles = {"num_replicas": 1, "num_shards": len(pushed_to), "factory": factory}
+    with threaded_run(tmp_path, settings, heard, **roles) as run:
         run.start_all()
         with pytest.raises(StoppedByTestError):
             run.drive()
@@ -97,12 +105,13 @@ def test_a_run_whose_memory_is_gone_goes_on_with_every_acknowledged_push(tmp_pat
     assert latest(tmp_path).num_counted == 0  # there is no checkpoint but the first
 
     again = Listener()
-    with threaded_run(tmp_path, settings, again, num_replicas=1) as run:
+    with threaded_run(tmp_path, settings, again, **roles) as run:
         run.start_all()
         final = run.drive()
     assert again.of("start")[0]["resumed_at_samples"] >= acknowledged > 0
-    assert [shard.version for shard in final.shards] == [LONG * MINIBATCHES_PER_EPOCH] * 2
-    other = train_in_process(classifier(), settings, num_replicas=1, num_shards=2)
+    versions = [LONG * MINIBATCHES_PER_EPOCH * pushed for pushed in pushed_to]
+    assert [shard.version for shard in final.shards] == versions
+    other = train_in_process(factory(), settings, num_replicas=1, num_shards=len(pushed_to))
     assert torch.equal(final.read_parameters(), other.parameters)
 
 

@@ -16,13 +16,24 @@ TALLY: Counter[str] = Counter()
 @pytest.mark.parametrize("first", range(0, NUM_SEEDS, 50))
 def test_no_acknowledged_update_is_lost_and_none_is_applied_twice(first):
     for seed in range(first, first + 50):
-        try:
-            fired, _, _ = run(seed)
-        except AssertionError as error:
-            error.add_note(f"to see this run: python -m tests.engine.fault_storm {seed}")
-            raise
-        TALLY.update(fired)
+        TALLY.update(storm(seed))
         TALLY["seeds"] += 1
+
+
+def test_nor_where_each_replica_talks_to_some_of_the_shards_only():
+    fired = Counter[str]()
+    for seed in range(100):
+        fired.update(storm(seed, partitioned=True))
+    assert all(fired[kind] for kind in KINDS)
+
+
+def storm(seed: int, *, partitioned: bool = False) -> Counter[str]:
+    try:
+        return run(seed, partitioned=partitioned)[0]
+    except AssertionError as error:
+        how = " partitioned" * partitioned
+        error.add_note(f"to see this run: python -m tests.engine.fault_storm {seed}{how}")
+        raise
 
 
 def test_every_kind_of_fault_has_fired():

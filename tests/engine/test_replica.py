@@ -96,7 +96,7 @@ class Run:
             config,
             server,
             (server.gradients, server.parameters),
-            1,
+            (0,),
             self.report,
         )
 

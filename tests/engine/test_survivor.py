@@ -6,9 +6,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from engine import memory
@@ -130,6 +131,26 @@ def test_an_owner_that_is_killed_at_once(tmp_path):
         process.wait()
         wait_until(lambda: is_empty(tmp_path), "its memory is freed")
         wait_until(lambda: not is_alive(survivor), "the survivor has ended")
+
+
+def test_one_that_is_killed_alone_is_replaced(tmp_path):
+    with owner(tmp_path) as (process, first):
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: survivors(process.pid) - {first}, "another one is there")
+        (second,) = survivors(process.pid) - {first}
+        process.kill()
+        process.wait()
+        wait_until(lambda: is_empty(tmp_path), "its memory is freed")
+        wait_until(lambda: not is_alive(second), "the survivor has ended")
+
+
+def survivors(owner: int) -> set[int]:
+    """Processes that wait for the death of `owner`."""
+    found = set()
+    for child in psutil.Process(owner).children():
+        with suppress(psutil.NoSuchProcess):  # it has just been killed
+            found |= {child.pid} if "engine.survivor" in child.cmdline() else set()
+    return found
 
 
 def test_one_whose_owner_is_done_is_gone(tmp_path, monkeypatch):

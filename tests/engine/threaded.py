@@ -11,6 +11,8 @@ from engine.checkpoint import Checkpoint
 from engine.config import ClusterConfig, DownpourConfig
 from engine.coordinator_server import CoordinatorServer
 from engine.events import EventLog, Listener
+from engine.partition import shards_by_replica
+from engine.problem import ProblemFactory
 from engine.replica_role import run_replica
 from engine.run_spec import RunSpec
 from engine.salvage import salvage_all, salvage_log
@@ -32,12 +34,13 @@ class ThreadedRun:
         cluster: ClusterConfig,
         listen: Listener,
         *,
+        factory: ProblemFactory = classifier,
         salvaging: bool = False,
     ) -> None:
         """Prepare a run; `salvaging`: in shared memory, and first what dead ones owed."""
-        self.config, self.cluster = config, cluster
+        self.config, self.cluster, self.factory = config, cluster, factory
         self.salvaged = salvage_all() if salvaging else []
-        problem = classifier()
+        problem = factory()
         slices = problem.layout.slices(cluster.num_shards)
         identity = full_identity(IDENTITY, problem, cluster.num_shards, config.name)
         checkpoints = folder / "checkpoints"
@@ -67,6 +70,7 @@ class ThreadedRun:
             record=folder / "record" / start.folder.name if config.record else None,
             log=folder / "log" if config.durability == "power" else None,
             log_bytes=config.log_bytes,
+            shards_of=shards_by_replica(problem, cluster.num_replicas, slices),
         )
         if self.spec.log:
             self.spec.log.mkdir()
@@ -91,7 +95,7 @@ class ThreadedRun:
         )
 
     def start_replica(self, index: int) -> None:
-        self._start(lambda: run_replica(self.spec, index, classifier, self.config, "thread"))
+        self._start(lambda: run_replica(self.spec, index, self.factory, self.config, "thread"))
 
     def start_all(self) -> None:
         for index in range(self.cluster.num_shards):
@@ -147,6 +151,7 @@ def threaded_run(
     num_replicas: int = 2,
     num_shards: int = 2,
     host: str = "127.0.0.1",
+    factory: ProblemFactory = classifier,
 ) -> Iterator[ThreadedRun]:
     """A run whose roles have not started yet; at the end they must stop without an error."""
     cluster = ClusterConfig(
@@ -155,7 +160,7 @@ def threaded_run(
         host=host,
         heartbeat_timeout_s=600,  # or it would end this very process
     )
-    run = ThreadedRun(folder, config, cluster, listen)
+    run = ThreadedRun(folder, config, cluster, listen, factory=factory)
     try:
         yield run
     finally:

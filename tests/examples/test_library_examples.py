@@ -48,6 +48,16 @@ def test_a_torch_module_learns_from_arrays_in_four_processes(tmp_path):
     assert (tmp_path / "outputs/arrays/checkpoints").is_dir()
 
 
+@pytest.mark.dask
+def test_replicas_train_the_members_of_an_ensemble(tmp_path):
+    lines = run(["-m", "examples.ensemble"], tmp_path)
+    assert [line[:10].strip() for line in lines] == [
+        *(f"member {k}" for k in range(3)),
+        "ensemble",
+    ]
+    assert all(float(line.split()[-1]) > 0.9 for line in lines)
+
+
 def test_the_library_loads_neither_prefect_nor_hydra_nor_what_knows_images(tmp_path):
     (last,) = run(["-c", RUN, "examples.logistic_regression"], tmp_path)[-1:]
     loaded = set(last.split()[1:])
