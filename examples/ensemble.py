@@ -2,8 +2,8 @@
 
     python -m examples.ensemble
 
-Ten to fifteen seconds. Each of three members sees a third of the images in each epoch, another third
-in the next. Members should be right on 94 to 97 % of the images kept back, their mean on 95 to 96 %.
+Ten to fifteen seconds. Each of three members sees a third of the images in each epoch, another one
+in the next. Of the images kept back members should get 94 to 97 % right, their mean 95 to 96 %.
 """
 
 from pathlib import Path
