@@ -18,8 +18,8 @@ from engine.config import ClusterConfig, DownpourConfig
 from engine.connections import connect
 from engine.endpoint import ShardEndpoint
 from engine.frames import receive, send
+from engine.problem import ProblemFactory
 from engine.torch_problem import TorchProblem
-from tests.engine import threaded
 from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES, classifier
 from tests.engine.proxy import Proxy
 from tests.engine.rows import Listener, Meddler, Row, When
@@ -99,13 +99,15 @@ SHORT = replace(CONFIG, num_epochs=2)
 TIGHT = ClusterConfig(heartbeat_interval_s=0.2, heartbeat_timeout_s=1.6)
 
 
-def finished_without_a_timeout(monkeypatch, folder, config, **slow: float) -> Network:
+def finished_without_a_timeout(
+    monkeypatch, folder, config, factory: ProblemFactory = classifier, **slow: float
+) -> Network:
     """Train over slow links, the coordinator's too; nobody is taken for dead."""
     ended: list[int] = []
     monkeypatch.setattr(training, "end_process", ended.append)
     network = Network(monkeypatch, **slow)
     heard = Listener()
-    with threaded_run(folder, config, heard) as run:
+    with threaded_run(folder, config, heard, factory=factory) as run:
         coordinator = Proxy(run.server.address, **slow)
         run.training._coordinator._roster._cluster = TIGHT
         run.spec = replace(
@@ -137,10 +139,9 @@ def wide_classifier() -> TorchProblem:
 def test_one_megabit_a_second_fires_no_timeout_though_an_exchange_takes_longer_than_the_limit(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(threaded, "classifier", wide_classifier)
     config = replace(CONFIG, minibatch_size=30, num_epochs=1)
     slow = {"delay_s": 0.05, "bits_per_s": 1e6}
-    network = finished_without_a_timeout(monkeypatch, tmp_path, config, **slow)
+    network = finished_without_a_timeout(monkeypatch, tmp_path, config, wide_classifier, **slow)
     num_values = wide_classifier().layout.size
     num_shards = len(network.proxies)
     exchange_s = 2 * 32 * num_values / num_shards / slow["bits_per_s"]
