@@ -68,7 +68,7 @@ class Session:
         try:
             if kind is None:
                 self._tell_shards({"op": "stop"})
-                await_end(self._roles)
+                await_end(self._roles, self.server)
         finally:
             self.server.close()
             if isinstance(error, RunFailedError):

@@ -1,16 +1,19 @@
 """Roles of a run as long-running Dask tasks: how their errors and their ends are noticed."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import distributed
 
+from engine.coordinator_server import CoordinatorServer, Heard
 from engine.instructions import RunFailedError
 
 log = logging.getLogger(__name__)
 _STOP_S = 10.0
+_LOOK_S = 0.01
 #: Where whoever started a worker's process tells Dask how it ended: an Ending, as a dictionary.
 ENDINGS = "verydeep-process-ended"
 
@@ -34,26 +37,39 @@ def endings_heard(client: distributed.Client, hear: Callable[[Ending], None]) ->
         client.unsubscribe_topic(ENDINGS)  # type: ignore[no-untyped-call]
 
 
-def await_end(roles: Sequence["distributed.Future[None]"]) -> None:
-    """Give the roles, which have been told to stop, time to return by themselves."""
+def await_end(roles: Sequence["distributed.Future[None]"], server: CoordinatorServer) -> None:
+    """Give the roles, which have been told to stop, time to return by themselves.
+
+    One whose worker has just died is run again, and sent home when it says hello to `server`.
+    """
+    deadline = time.monotonic() + _STOP_S
+    while not all(map(_is_over, roles)) and time.monotonic() < deadline:
+        event = server.next_event(_LOOK_S)
+        if isinstance(event, Heard) and event.message["op"] == "hello":
+            server.send(event.peer, {"op": "stop"})
     for role in roles:
-        try:
-            role.result(timeout=_STOP_S)
-        except TimeoutError:
+        if _is_over(role):
+            role.result()
+        else:
             log.warning("%s did not end within %g s; it ends with its worker", role.key, _STOP_S)
 
 
 def raise_errors(roles: Sequence["distributed.Future[None]"]) -> None:
     """A role that ended with an error has a bug or a broken installation: no use to go on.
 
-    Neither is it without Dask's scheduler, whose workers end, too.
+    Neither is it without Dask's scheduler, whose workers end, too. A role that is lost is none of
+    that: it had returned, and Dask runs it again, for the worker that had its result is dead.
     """
     for role in roles:
-        if role.status in ("cancelled", "lost"):
+        if role.status == "cancelled":
             raise RunFailedError(
-                f"{role.key} is {role.status}: Dask's scheduler has ended, or restarted. "
+                f"{role.key} is cancelled: Dask's scheduler has ended, or restarted. "
                 "The same command goes on from here, once there is one again"
             )
         if role.status == "error":
             error = role.exception()  # type: ignore[no-untyped-call]  # dask has no annotation here
             raise RunFailedError(f"{role.key} failed: {error!r}") from error
+
+
+def _is_over(role: "distributed.Future[None]") -> bool:
+    return role.status not in ("pending", "lost")

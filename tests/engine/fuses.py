@@ -51,6 +51,19 @@ def slow(pause_s: float) -> TorchProblem:
     return problem
 
 
+def thorough(pause_s: float) -> TorchProblem:
+    """The classifier; a validation takes so long."""
+    problem = classifier()
+    plain = problem.validate
+
+    def validate(parameters: Tensor) -> dict[str, float]:
+        time.sleep(pause_s)
+        return plain(parameters)
+
+    problem.validate = validate  # type: ignore[method-assign]
+    return problem
+
+
 def greedy(folder: str, pause_s: float) -> TorchProblem:
     """The classifier; the first process that has computed ten gradients takes all memory."""
     problem = slow(pause_s)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from engine.instructions import RunFailedError
 from engine.replay import replay
 from tasks.cluster import open_cluster
 from tests.engine import doomed
-from tests.engine.fuses import FUSES, broken, deadly, fused, poisoned
+from tests.engine.fuses import FUSES, broken, deadly, fused, poisoned, thorough
 from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES, classifier, ensemble, forgetful
 from tests.engine.rows import Listener, Meddler, Row, When, in_file
 from tests.engine.threaded import latest
@@ -193,6 +194,28 @@ def test_a_replica_that_computes_nonsense_is_left_out_and_the_other_does_its_wor
     assert f"replica {row['replica']}, push" in row["reason"]
     assert torch.isfinite(result.parameters).all()
     assert result.num_samples == 20 * NUM_SAMPLES
+
+
+def test_replicas_that_are_killed_when_they_are_done_do_not_matter(
+    client, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr("engine.training._TICK_S", 0.01)  # to look while Dask runs them again
+
+    def kill_replicas(row: Row) -> None:
+        for joined in heard.of("replica_joined"):
+            real_kill(joined["pid"], "dask worker")
+
+    def when_they_have_returned(row: Row) -> None:  # and the result of that is lost with them
+        if row["samples"] == 20 * NUM_SAMPLES:
+            threading.Timer(1.0, kill_replicas, (row,)).start()
+
+    heard = Meddler(When("checkpoint", None, when_they_have_returned))
+    factory = functools.partial(thorough, 3.0)
+    result = train_downpour(client, factory, config(), CLUSTER, tmp_path, {}, heard)
+    assert result.num_samples == 20 * NUM_SAMPLES
+    assert len([row for row in heard.of("process_ended") if row["role"] == "replica"]) == 2
+    assert "did not end" not in caplog.text
+    assert memory_left() == []
 
 
 def test_a_replica_has_no_connection_to_a_shard_without_a_tensor_of_its_own(client, tmp_path):
