@@ -13,6 +13,7 @@ from distributed import Client, Scheduler, SpecCluster
 from distributed.security import Security
 
 from engine.config import LOOPBACK, ClusterConfig
+from engine.instructions import RunFailedError
 from engine.tls import check_files
 from tasks.fork_server import start_fork_server
 from tasks.nanny import WatchfulNanny
@@ -69,6 +70,7 @@ def open_cluster(config: ClusterConfig, *, with_shards: bool = True) -> Iterator
 
     Raises:
         TimeoutError: a worker did not come up within `start_timeout_s`.
+        RunFailedError: a worker's process was killed again and again while it started.
     """
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(SETTINGS))
@@ -77,13 +79,7 @@ def open_cluster(config: ClusterConfig, *, with_shards: bool = True) -> Iterator
         stack.enter_context(_main_module_hidden())
         variables = dict(os.environ)
         start_fork_server(environment_at_start())
-        cluster = stack.enter_context(
-            SpecCluster(  # type: ignore[no-untyped-call]
-                scheduler=_scheduler(config),
-                workers=_workers(config, with_shards, variables),
-                security=_security(config),
-            )
-        )
+        cluster = stack.enter_context(_started(config, _workers(config, with_shards, variables)))
         client = stack.enter_context(_client(cluster))
         client.wait_for_workers(len(cluster.worker_spec), timeout=config.start_timeout_s)
         yield client
@@ -114,6 +110,15 @@ def threads_per_replica(config: ClusterConfig) -> int:
     """Torch threads of one replica: as configured, or an equal share of the cores."""
     cores = len(os.sched_getaffinity(0))
     return config.threads_per_replica or max(1, cores // config.num_replicas)
+
+
+def _started(config: ClusterConfig, workers: dict[str, dict[str, Any]]) -> SpecCluster:
+    try:
+        return SpecCluster(  # type: ignore[no-untyped-call]
+            scheduler=_scheduler(config), workers=workers, security=_security(config)
+        )
+    except RuntimeError as error:  # "WatchfulNanny failed to start.", and why as its cause
+        raise RunFailedError(str(error.__cause__ or error)) from error
 
 
 def _client(cluster: SpecCluster) -> Client:

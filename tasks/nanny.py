@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from distributed import Nanny, Status
 
+from engine.losses import MAX_FRUITLESS, in_words
 from engine.roles import ENDINGS, Ending
 from tasks.out_of_memory import counter_of, oom_kills
 
@@ -23,9 +24,27 @@ class WatchfulNanny(Nanny):
     _worker_pid = 0
     _oom_counter: Path | None = None
     _oom_kills = 0  # when the worker began
+    _ending = ""  # how the last process ended
 
     async def instantiate(self) -> Any:
-        """Start the worker's process; note what nobody knows once it has ended."""
+        """Start the worker's process, again if it is killed meanwhile.
+
+        Dask itself starts another only for one that had been there.
+
+        Raises:
+            RuntimeError: it was killed MAX_FRUITLESS times more.
+        """
+        for _ in range(1 + MAX_FRUITLESS):
+            status = await self._instantiate()
+            if status is Status.running or self.status is not Status.init:
+                return status
+        raise RuntimeError(
+            f"the worker of {', '.join(self.resources)} was lost {1 + MAX_FRUITLESS} times in a "
+            f"row while it started, the last time its process {self._ending}"
+        )
+
+    async def _instantiate(self) -> Any:
+        """Start it once; note what nobody knows once it has ended."""
         starting = asyncio.ensure_future(super().instantiate())
         try:
             while not (await asyncio.wait({starting}, timeout=_LOOK_S))[0]:
@@ -37,6 +56,7 @@ class WatchfulNanny(Nanny):
             starting.cancel()
 
     def _on_worker_exit_sync(self, exitcode: int) -> None:
+        self._ending = in_words(exitcode, self._new_oom_kills())
         if self.status not in (Status.closing, Status.closed, Status.closing_gracefully):
             for resource in self.resources:
                 ending = Ending(resource, self._worker_pid, exitcode, self._new_oom_kills())

@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import torch
 from distributed import Client, get_worker
 
 from engine.config import ClusterConfig
+from engine.instructions import RunFailedError
 from tasks.cluster import open_cluster, threads_per_replica, workers_on_demand
 from tests.kills import real_kill
 
@@ -131,6 +134,56 @@ def test_a_killed_worker_comes_back_however_long_its_start_takes(client: Client)
     finally:
         server.resume()
     assert client.submit(os.getpid, resources={"shard-0": 1}, pure=False).result(30) != victim
+
+
+@contextmanager
+def killed_while_they_start(number: int | None) -> Iterator[list[int]]:
+    """Kill the first worker's process that is born; then others, up to `number`; None: all."""
+    (server,) = {child for child in psutil.Process().children() if is_fork_server(child)}
+    before, killed, over = set(server.children()), list[int](), threading.Event()
+
+    def kill() -> None:
+        while not over.is_set() and len(killed) != number:
+            for born in list(set(server.children()) - before)[:1]:
+                before.add(born)
+                real_kill(born.pid, "dask worker")
+                killed.append(born.pid)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        killer.join()
+
+
+def is_fork_server(process: psutil.Process) -> bool:
+    return "multiprocessing.forkserver" in " ".join(process.cmdline())
+
+
+@pytest.mark.usefixtures("client")  # has started the fork server
+def test_a_worker_that_is_killed_while_it_starts_is_started_again() -> None:
+    with killed_while_they_start(3) as killed, open_cluster(CONFIG) as other:
+        pids = set(other.run(os.getpid).values())
+    assert len(killed) == 3
+    assert len(pids) == 2
+    assert not pids & set(killed)
+
+
+@pytest.mark.usefixtures("client")
+def test_workers_that_are_killed_again_and_again_while_they_start_are_given_up() -> None:
+    message = (
+        r"the worker of (replica|shard)-0 was lost 4 times in a row while it started, the last "
+        r"time its process was killed by signal 9 \(SIGKILL\)"
+    )
+    with (
+        killed_while_they_start(None) as killed,
+        pytest.raises(RunFailedError, match=message),
+        open_cluster(CONFIG),
+    ):
+        pass
+    assert len(killed) >= 4
 
 
 def test_workers_do_not_import_the_main_module_of_their_parent(
