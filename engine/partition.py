@@ -17,6 +17,7 @@ class Partitioned(Protocol):
     """What a `Problem` has besides if each of its replicas works on some of the tensors only.
 
     An ensemble of which each replica trains a member, experts or subnetworks that share a trunk.
+    Downpour alone asks: to all other algorithms the problem is whole.
     """
 
     def tensors_of(self, replica: int) -> Collection[str]:
