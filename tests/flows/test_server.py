@@ -7,8 +7,10 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,20 @@ def free_port() -> int:
 
 
 def ask(port: int, path: str, content: Any) -> Any:
+    """What the server answers; asks again, as Prefect's clients do, while its database is locked:
+    it says 503 then, and has done nothing.
+    """
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return ask_once(port, path, content)
+        except urllib.error.HTTPError as error:
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                raise
+        time.sleep(0.5)
+
+
+def ask_once(port: int, path: str, content: Any) -> Any:
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/api{path}",
         data=json.dumps(content).encode(),
