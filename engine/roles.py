@@ -41,16 +41,18 @@ def await_end(roles: Sequence["distributed.Future[None]"], server: CoordinatorSe
     """Give the roles, which have been told to stop, time to return by themselves.
 
     One whose worker has just died is run again, and sent home when it says hello to `server`.
+
+    Raises:
+        RunFailedError: a role ended with an error.
     """
     deadline = time.monotonic() + _STOP_S
     while not all(map(_is_over, roles)) and time.monotonic() < deadline:
         event = server.next_event(_LOOK_S)
         if isinstance(event, Heard) and event.message["op"] == "hello":
             server.send(event.peer, {"op": "stop"})
+    raise_errors(roles)  # what they returned is nothing to wait for: its worker may be dead
     for role in roles:
-        if _is_over(role):
-            role.result()
-        else:
+        if not _is_over(role):
             log.warning("%s did not end within %g s; it ends with its worker", role.key, _STOP_S)
 
 

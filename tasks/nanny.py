@@ -63,6 +63,10 @@ class WatchfulNanny(Nanny):
                 self.log_event(ENDINGS, ending._asdict())  # type: ignore[no-untyped-call]
         super()._on_worker_exit_sync(exitcode)  # type: ignore[no-untyped-call]
 
+    async def _log_event(self, topic: str | list[str], msg: Any) -> None:
+        with suppress(OSError):  # the cluster is closing: nobody is left to be told
+            await super()._log_event(topic, msg)  # type: ignore[no-untyped-call]
+
     def _note_oom_kills(self) -> None:
         with suppress(FileNotFoundError):  # it has ended already
             self._oom_counter = counter_of(self._worker_pid)

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -19,10 +20,12 @@ from distributed import Client
 
 from engine import checkpoint, memory
 from engine.config import ClusterConfig, DownpourConfig, MomentumConfig
+from engine.coordinator_server import CoordinatorServer
 from engine.dask_train import train_downpour
 from engine.inprocess import train_in_process
 from engine.instructions import RunFailedError
 from engine.replay import replay
+from engine.roles import await_end
 from tasks.cluster import open_cluster
 from tests.engine import doomed
 from tests.engine.fuses import FUSES, broken, deadly, fused, poisoned, thorough
@@ -216,6 +219,20 @@ def test_replicas_that_are_killed_when_they_are_done_do_not_matter(
     assert len([row for row in heard.of("process_ended") if row["role"] == "replica"]) == 2
     assert "did not end" not in caplog.text
     assert memory_left() == []
+
+
+def test_the_end_of_a_run_does_not_wait_for_what_a_role_returned(client):
+    role = client.submit(os.getpid, resources={"replica-0": 1}, pure=False)
+    pid, server = role.result(timeout=30), CoordinatorServer("127.0.0.1")
+    ending = threading.Thread(target=await_end, args=([role], server), daemon=True)
+    os.kill(pid, signal.SIGSTOP)  # and with it the only one who has that
+    try:
+        ending.start()
+        ending.join(5)
+        assert not ending.is_alive()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        server.close()
 
 
 def test_a_replica_has_no_connection_to_a_shard_without_a_tensor_of_its_own(client, tmp_path):
