@@ -9,7 +9,6 @@ A push is compared with the same work done in place: torch's fused Adagrad on th
 """
 
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,17 +30,13 @@ from benchmarks._link_sides import (
     faster,
     speed,
 )
-from engine import memory
+from engine.run_memory import run_memory
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    folder = memory.create_folder(secrets.token_hex(4))
-    try:
-        with Ours(folder) as ours:
-            state("link", _against_transports(ours) + _against_work(ours) + _against_actor(ours))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with run_memory(secrets.token_hex(4)) as folder, Ours(folder) as ours:
+        state("link", _against_transports(ours) + _against_work(ours) + _against_actor(ours))
 
 
 def _against_transports(ours: Ours) -> list[Figure]:

@@ -9,7 +9,6 @@ pushes are applied by Adagrad, so they have a second rival that does the same wo
 """
 
 import secrets
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from benchmarks._link_sides import (
     faster,
     speed,
 )
-from engine import memory
+from engine.run_memory import run_memory
 
 #: Addresses that RFC 5737 keeps for documentation: they exist in our namespaces only.
 SHARD_HOST, REPLICA_HOST = "192.0.2.1", "192.0.2.2"
@@ -36,29 +35,25 @@ SHARD_HOST, REPLICA_HOST = "192.0.2.1", "192.0.2.2"
 
 def main() -> None:
     torch.set_num_threads(1)
-    folder = memory.create_folder(secrets.token_hex(4))
-    try:
-        with _two_hosts() as (shard_side, replica_side):
-            enter(replica_side)
-            place = Place(SHARD_HOST, shard_side)
-            raw = RawSocket(place)
-            with Ours(folder, place) as ours:
-                pings = alternate(NUM_PINGS, ours.ping, raw.ping)
-                fetches = alternate(NUM_ROUNDS, ours.fetch, raw.fetch)
-                pushes = alternate(NUM_ROUNDS, ours.push, raw.push)
-                works = alternate(NUM_ROUNDS, ours.push, raw.push_and_apply)
-            raw.close()
-        state(
-            "link_hosts",
-            [
-                faster("round_trip", pings, "raw socket", 0.1),
-                speed("fetch", fetches, "raw socket", 0.7),
-                speed("push", pushes, "raw socket, nothing applied", 0.7),
-                speed("push_adagrad", works, "raw socket + fused Adagrad, in place", 0.8),
-            ],
-        )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with run_memory(secrets.token_hex(4)) as folder, _two_hosts() as (shard_side, replica_side):
+        enter(replica_side)
+        place = Place(SHARD_HOST, shard_side)
+        raw = RawSocket(place)
+        with Ours(folder, place) as ours:
+            pings = alternate(NUM_PINGS, ours.ping, raw.ping)
+            fetches = alternate(NUM_ROUNDS, ours.fetch, raw.fetch)
+            pushes = alternate(NUM_ROUNDS, ours.push, raw.push)
+            works = alternate(NUM_ROUNDS, ours.push, raw.push_and_apply)
+        raw.close()
+    state(
+        "link_hosts",
+        [
+            faster("round_trip", pings, "raw socket", 0.1),
+            speed("fetch", fetches, "raw socket", 0.7),
+            speed("push", pushes, "raw socket, nothing applied", 0.7),
+            speed("push_adagrad", works, "raw socket + fused Adagrad, in place", 0.8),
+        ],
+    )
 
 
 @contextmanager

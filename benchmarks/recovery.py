@@ -28,7 +28,7 @@ from pathlib import Path
 
 from benchmarks._figures import Figure, state
 from benchmarks._subject import DEMO_NET, SubjectFactory
-from engine import memory
+from engine import memory_folder
 from engine.config import ClusterConfig, DownpourConfig, MomentumConfig
 from engine.dask_train import train_downpour
 from engine.events import Row
@@ -138,7 +138,7 @@ def losses() -> list[Figure]:
 
 def digest() -> str:
     """SHA-256 of shard 0's table of applied pushes, values and slots."""
-    (path,) = memory.shared_root().glob(f"verydeep-{os.getpid()}-*/shard-00.state")
+    (path,) = memory_folder.root().glob(f"verydeep-{os.getpid()}-*/shard-00.state")
     return hashlib.sha256(path.read_bytes()[4096:]).hexdigest()
 
 

@@ -1,15 +1,14 @@
 """A run on Dask workers: its roles as long tasks, the coordinator's sockets, the shared memory.
 
 A session lives as long as the run, over all of its phases, and so do its parameter shards with
-everything they hold. Whatever ends it, the roles are told to stop and the memory files are removed,
-once a run that gives up has written the checkpoint that it owes.
+everything they hold. Whatever ends it, the roles are told to stop and the memory is freed, once a
+run that gives up has written the checkpoint that it owes.
 """
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -22,13 +21,14 @@ from engine.config import ClusterConfig, RuleConfig
 from engine.coordinator_server import CoordinatorServer
 from engine.instructions import RunFailedError
 from engine.losses import in_words
+from engine.predecessors import await_survivors
 from engine.push import FencedShardError
 from engine.roles import Ending, await_end, endings_heard, raise_errors
+from engine.run_memory import run_memory
 from engine.run_spec import RunSpec
-from engine.salvage import salvage, salvage_all
+from engine.salvage import salvage
 from engine.seats import Seats
 from engine.shard_role import serve_shard
-from engine.survivor import Survivor
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -40,17 +40,17 @@ class Session:
     """The processes of one run, and what outlives a phase of it."""
 
     def __init__(self, client: distributed.Client, cluster: ClusterConfig) -> None:
-        """Save what dead runs of this host owe, and listen for roles; none is started yet.
+        """Wait for what dead runs of this host owe, and listen for roles; none is started yet.
 
         Args:
             client: of a cluster whose workers offer the resources "replica-0", "shard-0" and so
                 on, one each.
         """
         self.cluster = cluster
-        salvage_all()
+        await_survivors()
         self.server = CoordinatorServer(cluster.host, cluster.tls)
-        self.memory = memory.create_folder(self.server.token)
-        self._survivor = Survivor(self.memory)
+        self._memory = ExitStack()
+        self.memory = self._memory.enter_context(run_memory(self.server.token))
         self.seats = Seats(cluster.num_replicas, cluster.num_shards)
         self._client = client
         self._roles: list[distributed.Future[None]] = []
@@ -73,8 +73,7 @@ class Session:
             self.server.close()
             if isinstance(error, RunFailedError):
                 self._keep_acknowledged()
-            shutil.rmtree(self.memory, ignore_errors=True)
-            self._survivor.dismiss()
+            self._memory.close()
 
     def begin_phase(
         self,
@@ -93,7 +92,7 @@ class Session:
         self.seats.next_phase(time.monotonic())
         journal.discard(self.memory)
         for path in self.memory.glob("replica-*"):  # their lives have ended
-            path.unlink(missing_ok=True)
+            memory.remove(path)
         self._tell_shards({"op": "phase", "checkpoints": str(checkpoints)})
         return RunSpec(
             coordinator=self.server.address,

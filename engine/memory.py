@@ -1,65 +1,35 @@
-"""Memory shared by the processes of one host: files in a private folder of the memory file system.
+"""Memory shared by the processes of one host, found by a path, which outlives who made it.
 
-Unlike anonymous shared memory, a file outlives the process that made it, so a successor can
-open it again. The run removes the whole folder at its end; what a killed one left, its survivor or
-the next run makes use of and removes (`engine.survivor`, `engine.salvage`).
+In a run's folder a path is a link to what the run's own process holds open (`engine.keeper`), so
+that memory is freed once all of the run is dead, whatever killed it. In any other folder it is a
+file, for its maker to remove.
 """
 
 import mmap
 import os
-import re
 import tempfile
 from pathlib import Path
 
-from engine.processes import started_at
-
-_PREFIX = "verydeep-"
-_NAME = re.compile(rf"{_PREFIX}(?P<pid>\d{{1,10}})-(?P<started>\d+)-.+")
+from engine import keeper
 
 
 def shared_root() -> Path:
-    """Where memory files live: the memory file system, or the temporary folder without one."""
+    """Where memory without a name is: the memory file system, or the temporary folder without."""
     shm = Path("/dev/shm")
     return shm if os.access(shm, os.W_OK) else Path(tempfile.gettempdir())
 
 
-def create_folder(run_token: str) -> Path:
-    """A private folder for one run, named after its owner's process, which must remove it."""
-    owner = os.getpid()
-    folder = shared_root() / f"{_PREFIX}{owner}-{started_at(owner)}-{run_token[:8]}"
-    folder.mkdir(mode=0o700)
-    return folder
-
-
-def left_over() -> list[Path]:
-    """The folders of owners that are dead."""
-    return [path for path in shared_root().glob(f"{_PREFIX}*") if is_left_over(path)]
-
-
-def owner_of(folder: Path) -> int:
-    """The number of the process that made one of our folders."""
-    name = _NAME.fullmatch(folder.name)
-    if not name:
-        raise ValueError(f"{folder}: want the memory folder of a run, {_PREFIX}PID-STARTED-TOKEN")
-    return int(name["pid"])
-
-
-def is_left_over(folder: Path) -> bool:
-    """True for a folder of ours whose owner is dead; others may have names like ours."""
-    name = _NAME.fullmatch(folder.name)
-    try:
-        if not name or folder.stat().st_uid != os.getuid():
-            return False
-        return started_at(int(name["pid"])) != int(name["started"])
-    except FileNotFoundError:  # another run has just swept it
-        return False
-
-
 def create(path: Path, num_bytes: int) -> mmap.mmap:
-    """Map a new file of zeros; FileExistsError if it is there already.
+    """Map new memory, all zeros; FileExistsError if there is something at `path` already.
 
-    It gets its name once it has its size: a successor finds a whole file or none.
+    It gets its name once it has its size: a successor finds all of it or nothing.
+
+    Raises:
+        ConnectionError: the run's own process is dead.
+        OSError: there is too little memory.
     """
+    if keeper.is_in(path.parent):
+        return _create_kept(path, num_bytes)
     unnamed = path.with_name(f"{path.name}.new")
     descriptor = os.open(unnamed, os.O_CREAT | os.O_TRUNC | os.O_RDWR, 0o600)
     try:
@@ -69,6 +39,13 @@ def create(path: Path, num_bytes: int) -> mmap.mmap:
     finally:
         unnamed.unlink()
         os.close(descriptor)
+
+
+def _create_kept(path: Path, num_bytes: int) -> mmap.mmap:
+    with tempfile.TemporaryFile(dir=shared_root(), buffering=0) as file:
+        _reserve(file.fileno(), num_bytes, path)
+        keeper.keep(path, file.fileno())
+        return mmap.mmap(file.fileno(), num_bytes)
 
 
 def _reserve(descriptor: int, num_bytes: int, path: Path) -> None:
@@ -81,7 +58,7 @@ def _reserve(descriptor: int, num_bytes: int, path: Path) -> None:
 
 
 def open_existing(path: Path, num_bytes: int) -> mmap.mmap:
-    """Map a file that must have exactly `num_bytes`."""
+    """Map memory that must have exactly `num_bytes`."""
     descriptor = os.open(path, os.O_RDWR)
     try:
         if (found := os.fstat(descriptor).st_size) != num_bytes:
@@ -89,3 +66,11 @@ def open_existing(path: Path, num_bytes: int) -> mmap.mmap:
         return mmap.mmap(descriptor, num_bytes)
     finally:
         os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Free memory, once nobody maps it any more; nothing if there is none."""
+    if keeper.is_in(path.parent):
+        keeper.free(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,28 +1,23 @@
 """What a run leaves when its coordinator dies, made into the checkpoint that it still owed.
 
 Coordinator, scheduler and flow are one process; when that is killed, every role ends, but the
-shards' memory files stay. Beside them lie the terms of the run and a journal of its leases.
-Together they say which samples the shards' states contain. The run's survivor, or whichever run of
-whatever starts next on this host, writes that checkpoint before it frees the memory: so the same
-command goes on with every acknowledged update, not only with those of the last checkpoint. With
-durability=power the shards' logs stay on disk whatever happens to the host, and serve where its
-memory is gone.
+run's survivor has the shards' memory open. Beside it lie the terms of the run and a journal of its
+leases. Together they say which samples the shards' states contain. The survivor writes that
+checkpoint before it lets the memory go: so the same command goes on with every acknowledged update,
+not only with those of the last checkpoint. With durability=power the shards' logs stay on disk
+whatever happens to the host, and serve where its memory is gone.
 """
 
-import fcntl
 import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from engine import checkpoint, memory
 from engine.checkpoint import Checkpoint, CheckpointError, ShardFile, sync
-from engine.journal import TERMS, Terms, read_leases, read_terms
+from engine.journal import Terms, read_leases, read_terms
 from engine.ledger import Holder, Progress, Range, applied_ranges, num_minibatches
 from engine.log_recovery import restore
 from engine.ownership import Ownership
-from engine.push import FencedShardError
 from engine.rules import make_rule
 from engine.run_spec import log_folder
 from engine.segment import gradient_at
@@ -36,31 +31,10 @@ _ORPHANS_S = 1.0
 _LAST_EPOCH = 2**62
 
 
-def salvage_all() -> list[Checkpoint]:
-    """Write what the dead runs of this host owe, free their memory; return what was written.
-
-    A run whose checkpoint the disk refuses keeps its memory, for a later start to try again; so
-    does one that lives on where we see no process of it, in another container.
-    """
-    return [made for folder in memory.left_over() if (made := settle(folder))]
-
-
-def settle(folder: Path) -> Checkpoint | None:
-    """Write what the dead run of one memory folder owes, then free it; see `salvage_all`."""
-    with _alone(folder):
-        try:
-            made = salvage(folder)
-        except (OSError, FencedShardError) as error:
-            log.warning("%s is left as it is: %s", folder, error)
-            return None
-        shutil.rmtree(folder, ignore_errors=True)
-        return made
-
-
 def salvage_log(logs: Path) -> Checkpoint | None:
     """Write what the logs of a dead run still owe, and remove them; None: nothing.
 
-    To be called after `salvage_all`: memory is as new as the logs, or newer.
+    To be called after `await_survivors`: memory is as new as the logs, or newer.
 
     Raises:
         OSError: the checkpoint cannot be written; the logs stay.
@@ -216,16 +190,3 @@ def _take_over(folder: Path, terms: Terms, index: int) -> ParameterShard:
     shard = ParameterShard(state, rule, epoch)
     shard.finish_interrupted(lambda at: gradient_at(at, count, dtype))
     return shard
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other run that starts just now is at work on the same folder."""
-    try:
-        file = (folder / TERMS).open("rb")
-    except OSError:  # another run has just removed it, or it has no terms
-        yield
-        return
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

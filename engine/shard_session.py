@@ -175,4 +175,4 @@ class SocketSession(Session):
         return self._squares.total
 
     def close(self) -> None:
-        self._path.unlink(missing_ok=True)
+        memory.remove(self._path)

@@ -73,7 +73,7 @@ def take_over(
         files, unlogged = read_files(log_folder(run.log, index)), shard.unlogged(grad_at)
         pushes.begin(shard.version, shard.table(), files, unlogged, shard.note_logged)
     for inbox in run.memory.glob(f"inbox-{index:02d}-*"):  # of dead owners; needed until here
-        inbox.unlink()
+        memory.remove(inbox)
     vectors = ShardVectors(run.memory, index, place, state.values)
     return shard, vectors, place, restored_from
 

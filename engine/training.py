@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from engine import checkpoint
+from engine import checkpoint, memory
 from engine.checkpoint import Checkpoint, ShardFile
 from engine.config import ClusterConfig, DownpourConfig
 from engine.coordinator import Coordinator
@@ -187,7 +187,7 @@ class Training:
     def _forget(self, values: Mapping[str, Any]) -> None:
         """Free the memory of a lost replica: no shard needs its gradients any more."""
         name = segment_name(values["replica"], values["incarnation"])
-        (self._run.memory / name).unlink(missing_ok=True)
+        memory.remove(self._run.memory / name)
 
     def _commit(self, commit: Commit) -> None:
         try:

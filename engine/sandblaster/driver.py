@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from engine import memory
 from engine.batch.vector import Command
 from engine.coordinator_server import CoordinatorServer, Heard
 from engine.events import EventLog
@@ -141,7 +142,7 @@ class Driver:
         alive = self._coordinator.segments
         for path in self._run.memory.glob("replica-*"):
             if path.name not in alive:
-                path.unlink(missing_ok=True)
+                memory.remove(path)
         self._replica_lost = False
 
 

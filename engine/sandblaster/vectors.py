@@ -195,7 +195,7 @@ class _Files(MutableMapping[str, Tensor]):
     def clear(self) -> None:
         """Forget all vectors but the parameters, and free their memory."""
         for name in self._own.keys() - {PARAMETERS}:
-            (self._folder / (self._prefix + name)).unlink(missing_ok=True)
+            memory.remove(self._folder / (self._prefix + name))
             del self._own[name]
         self._segments.clear()
 

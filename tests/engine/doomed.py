@@ -1,9 +1,9 @@
 """A whole training, cluster and all, that kills its own process after some checkpoints.
 
-python -m tests.engine.doomed FOLDER [DURABILITY MEMORY [NUMBER]]
+python -m tests.engine.doomed FOLDER [DURABILITY ROOT [NUMBER]]
 
-MEMORY is where memory files lie: no other run looks there. It dies at the NUMBER-th progress; 0: it
-waits to be killed.
+ROOT is where the folders of runs lie: no other run looks there. It dies at the NUMBER-th progress;
+0: it waits to be killed.
 """
 
 import functools
@@ -13,14 +13,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
-
-from engine import memory
+from engine import memory_folder
 from engine.config import ClusterConfig, DownpourConfig
 from engine.dask_train import train_downpour
 from tasks.cluster import open_cluster
 from tests.engine.fuses import slow
 from tests.engine.rows import Meddler, When
+from tests.engine.waiting import survivors
 
 CLUSTER = ClusterConfig(
     num_replicas=2, num_shards=2, heartbeat_interval_s=0.2, heartbeat_timeout_s=2.0
@@ -45,9 +44,8 @@ def end() -> None:
 
 def lose_power() -> None:
     """Nobody is left who could save what is in memory."""
-    for child in psutil.Process().children():
-        if "engine.survivor" in child.cmdline():
-            child.kill()
+    for pid in survivors(os.getpid()):
+        os.kill(pid, signal.SIGKILL)
     end()
 
 
@@ -55,7 +53,7 @@ def main(
     folder: Path, durability: str = "process", root: str | None = None, number: str = "3"
 ) -> None:
     if root is not None:
-        memory.shared_root = lambda: Path(root)
+        memory_folder.root = lambda: Path(root)
     config = POWER if durability == "power" else CONFIG
     die = lose_power if durability == "power" else end
     killer = Meddler(When("progress", int(number), lambda row: die()))

@@ -1,8 +1,9 @@
 """A flow with its roles in processes of their own, which kills itself at a point of its work.
 
-python -m tests.engine.mortal_flow FOLDER POINT MEMORY
+python -m tests.engine.mortal_flow FOLDER POINT ROOT [LAST]
 
-MEMORY is where memory files lie: no run of somebody else on this machine looks there.
+ROOT is where the folders of runs lie: no other run on this machine looks there. LAST is what it
+does last: have the disk refuse any more checkpoints, or kill or stop its survivor.
 """
 
 import os
@@ -14,12 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine import checkpoint, memory
+from engine import checkpoint, memory_folder
 from engine.config import DownpourConfig, MomentumConfig, WarmStartConfig
 from engine.rules import make_rule
 from engine.warm_start import FOLDER
 from tests.engine.in_processes import process_run
 from tests.engine.rows import Meddler, When
+from tests.engine.waiting import survivors
 
 WARM_STEPS = 120
 CONFIG = DownpourConfig(
@@ -31,6 +33,9 @@ CONFIG = DownpourConfig(
     checkpoint_every_s=0.2,
     max_checkpoint_share=1.0,
 )
+#: A file where checkpoints expect a folder of theirs.
+OBSTACLE = "0.partial"
+LAST = ("refuse", "kill", "stop")
 POINTS = ("beginning", "warm start", "training", "snapshot", "final snapshot")
 
 
@@ -39,15 +44,24 @@ def die(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(folder: Path, point: str, root: Path) -> None:
-    memory.shared_root = lambda: root
+def do(last: str, folder: Path) -> None:
+    """What it does last but die."""
+    if last == "refuse":
+        (folder / "checkpoints" / OBSTACLE).write_bytes(b"")
+    else:
+        (survivor,) = survivors(os.getpid())
+        os.kill(survivor, signal.SIGKILL if last == "kill" else signal.SIGSTOP)
+
+
+def main(folder: Path, point: str, root: Path, last: str | None = None) -> None:
+    memory_folder.root = lambda: root
     torch.set_num_threads(1)
     make_rule(CONFIG.rule).compile(np.dtype(np.float32))  # before the first progress is due
-    reactions = []
+    reactions = [When("progress", 1, lambda row: do(last, folder))] if last else []
     if point == "warm start":
-        reactions = [When("progress", 1, die)]
+        reactions += [When("progress", 1, die)]
     elif point == "training":
-        reactions = [When("warm_start_over", 1, lambda row: after_warm_start.append(row))]
+        reactions += [When("warm_start_over", 1, lambda row: after_warm_start.append(row))]
         reactions += [When("progress", None, lambda row: die() if after_warm_start else None)]
     else:
         arm_commit(folder, final=point == "final snapshot")
@@ -73,4 +87,4 @@ def arm_commit(folder: Path, *, final: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), *sys.argv[4:])

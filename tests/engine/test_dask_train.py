@@ -18,7 +18,7 @@ import pytest
 import torch
 from distributed import Client
 
-from engine import checkpoint, memory
+from engine import checkpoint, memory_folder
 from engine.config import ClusterConfig, DownpourConfig, MomentumConfig
 from engine.coordinator_server import CoordinatorServer
 from engine.dask_train import train_downpour
@@ -52,7 +52,7 @@ def config(**changed) -> DownpourConfig:
 
 def memory_left() -> list[Path]:
     """Memory files of runs of this process."""
-    return list(memory.shared_root().glob(f"verydeep-{os.getpid()}-*"))
+    return list(memory_folder.root().glob(f"verydeep-{os.getpid()}-*"))
 
 
 @pytest.mark.parametrize("factory", [classifier, forgetful])
@@ -149,7 +149,7 @@ def test_a_killed_training_goes_on_when_it_is_called_again(client, tmp_path):
     for shard in latest(tmp_path).shards:
         expected = doomed.CONFIG.num_epochs * MINIBATCHES_PER_EPOCH
         assert expected - CLUSTER.num_replicas <= shard.version <= expected
-    assert not list(memory.shared_root().glob(f"verydeep-{killed.pid}-*"))
+    assert not list(memory_folder.root().glob(f"verydeep-{killed.pid}-*"))
     assert wait_until_gone({row["pid"] for row in rows if "pid" in row}), "workers outlived it"
 
 

@@ -1,37 +1,29 @@
-"""Memory files: private, found again by a successor, removed when their owner is dead."""
+"""Shared memory, in files and kept without a name: private, and found again by a successor."""
 
 import errno
 import os
 import stat
-import subprocess
-import sys
 
-import psutil
 import pytest
 import torch
 
-from engine import memory
+from engine import memory, memory_folder
+from engine.keeper import Keeper
 from engine.segment import Segment, gradient_at
 from engine.state import Location
 
 
-@pytest.fixture(autouse=True)
-def root(tmp_path, monkeypatch):
-    """Memory files in a folder of the test's own."""
-    monkeypatch.setattr(memory, "shared_root", lambda: tmp_path)
-    return tmp_path
-
-
-def ended_process() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
-def test_a_runs_folder_is_private():
-    folder = memory.create_folder("0123456789")
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert folder.name.endswith("-01234567")
+@pytest.fixture(params=["files", "kept"])
+def root(tmp_path, monkeypatch, request):
+    """A folder whose memory has a keeper, or has none."""
+    if request.param == "files":
+        yield tmp_path
+        return
+    monkeypatch.setattr(memory_folder, "root", lambda: tmp_path)
+    folder = memory_folder.create("token---")
+    keeper = Keeper(folder)
+    yield folder
+    keeper.close()
 
 
 def test_files_are_private_and_full_of_zeros(root):
@@ -68,7 +60,7 @@ def test_too_little_memory_is_an_error_that_names_file_and_size(root):
     with pytest.raises(OSError, match=rf"{2**60} bytes.*file") as caught:
         memory.create(root / "file", 2**60)
     assert caught.value.errno in {errno.ENOSPC, errno.EFBIG}
-    assert list(root.iterdir()) == []
+    assert not list(root.glob("file*"))
 
 
 def test_a_file_is_never_seen_before_it_has_its_size(root, monkeypatch):
@@ -80,37 +72,6 @@ def test_a_file_is_never_seen_before_it_has_its_size(root, monkeypatch):
         memory.create(root / "file", 100)
     monkeypatch.undo()
     assert not (root / "file").exists()
-
-
-def test_folders_of_dead_owners_are_left_over_and_those_of_living_ones_are_not(root):
-    living = memory.create_folder("living--")
-    dead = root / f"verydeep-{ended_process()}-1700000000-deadbeef"
-    reused = root / f"verydeep-{os.getpid()}-1700000000-another-"  # our number, another start
-    for folder in (dead, reused):
-        folder.mkdir()
-        (folder / "shard-00.state").write_bytes(b"x")
-    assert sorted(memory.left_over()) == sorted([dead, reused])
-    assert living not in memory.left_over()
-
-
-def test_a_change_of_the_wall_clock_does_not_make_a_living_owner_dead(root, monkeypatch):
-    folder = memory.create_folder("living--")
-    boot_time = psutil.boot_time()
-    # What the kernel says after the clock was set two hours back.
-    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: boot_time - 7200)
-    assert memory.left_over() == []
-    assert folder.exists()
-
-
-@pytest.mark.parametrize("name", ["verydeep-", "verydeep-notes", "verydeep-a-b-c", "other-1-2"])
-def test_what_is_not_named_like_a_runs_folder_is_left_alone(root, name):
-    (root / name).mkdir()
-    assert memory.left_over() == []
-
-
-def test_memory_files_lie_on_the_memory_file_system_or_in_the_temporary_folder(monkeypatch):
-    monkeypatch.undo()
-    assert str(memory.shared_root()) in {"/dev/shm", os.environ.get("TMPDIR", "/tmp")}
 
 
 def test_both_sides_of_a_segment_see_the_same_vectors(root):

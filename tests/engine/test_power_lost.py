@@ -4,12 +4,15 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import torch
 
-from engine import checkpoint, memory, salvage
+from engine import checkpoint, memory_folder, salvage
 from engine.dask_train import train_downpour
 from engine.journal import read_terms
 from engine.log_file import read_files
@@ -34,14 +37,18 @@ def test_nothing_acknowledged_is_lost_and_the_log_has_the_bits_that_memory_had(t
     root = tmp_path / "memory"
     root.mkdir()
     command = [sys.executable, "-m", "tests.engine.doomed", str(tmp_path), "power", str(root)]
-    killed = subprocess.Popen(command, cwd=Path(__file__).parents[2])
-    was_killed("flow", killed.wait(timeout=90))
+    killed, witness = subprocess.Popen(command, cwd=Path(__file__).parents[2]), Witness(root)
+    while killed.poll() is None:
+        witness.look()
+        time.sleep(0.02)
+    was_killed("flow", killed.wait())
     rows = in_file(tmp_path)
     assert wait_until_gone({row["pid"] for row in rows if "pid" in row}), "workers outlived it"
     acknowledged = max(row["samples"] for row in rows if row["event"] == "progress")
 
     (left,) = root.glob(f"verydeep-{killed.pid}-*")
-    compare(left, tmp_path, tmp_path / "copy")
+    with witness.remembering():
+        compare(left, tmp_path, tmp_path / "copy")
     shutil.rmtree(root)  # the power is lost
 
     heard = Listener()
@@ -55,7 +62,32 @@ def test_nothing_acknowledged_is_lost_and_the_log_has_the_bits_that_memory_had(t
     for shard in latest(tmp_path).shards:  # each replica may have been in the middle of a push
         assert expected - doomed.CLUSTER.num_replicas <= shard.version <= expected
     assert not (tmp_path / "log").exists()
-    assert not list(memory.shared_root().glob(f"verydeep-{os.getpid()}-*"))
+    assert not list(memory_folder.root().glob(f"verydeep-{os.getpid()}-*"))
+
+
+class Witness:
+    """Has the memory of a run open, which without it would be gone with the run."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._opened: dict[Path, int] = {}
+
+    def look(self) -> None:
+        """Open what is there, and stay with what is not there any more."""
+        for path in self._root.glob("verydeep-*/*"):
+            if path.is_symlink() and path not in self._opened:
+                with suppress(FileNotFoundError):  # its owner has just died
+                    self._opened[path] = os.open(path, os.O_RDWR)
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Have the paths lead to the memory as it was left, while the block lasts."""
+        for path, descriptor in self._opened.items():
+            path.unlink()
+            path.symlink_to(f"/proc/{os.getpid()}/fd/{descriptor}")
+        yield
+        for descriptor in self._opened.values():
+            os.close(descriptor)
 
 
 def compare(left: Path, folder: Path, logs: Path) -> None:

@@ -1,5 +1,7 @@
 """A flow killed at its worst moments leaves nothing acknowledged behind, whoever starts next."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -8,16 +10,17 @@ from typing import Any
 
 import pytest
 
-from engine import memory
+from engine import memory_folder
 from engine.config import ClusterConfig
 from engine.identity import CheckpointMismatchError
-from engine.ownership import Ownership
-from engine.salvage import salvage_all
+from engine.predecessors import await_survivors
+from engine.survivor import NOTE, REFUSED, WATCHING
 from tests.engine.in_processes import process_run
-from tests.engine.mortal_flow import CONFIG, WARM_STEPS
+from tests.engine.mortal_flow import CONFIG, OBSTACLE, WARM_STEPS
 from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES
 from tests.engine.rows import Listener, in_file
 from tests.engine.threaded import ThreadedRun, latest
+from tests.engine.waiting import wait_until
 from tests.kills import process_state, was_killed
 
 PUSHES = CONFIG.num_epochs * sum(-(-size // CONFIG.minibatch_size) for size in UNIT_SIZES)
@@ -26,17 +29,17 @@ NUM_REPLICAS = 2
 
 @pytest.fixture(autouse=True)
 def root(tmp_path, monkeypatch) -> Path:
-    """Where memory files lie: other runs on this machine would salvage them, too."""
+    """Where the folders of runs lie: no other run on this machine looks there."""
     root = tmp_path / "memory"
     root.mkdir()
-    monkeypatch.setattr(memory, "shared_root", lambda: root)
+    monkeypatch.setattr(memory_folder, "root", lambda: root)
     return root
 
 
-def kill_flow(folder: Path, point: str) -> int:
+def kill_flow(folder: Path, point: str, *last: str) -> int:
     """Start the flow, which dies at `point`; return its process's number."""
-    root = str(memory.shared_root())
-    command = [sys.executable, "-m", "tests.engine.mortal_flow", str(folder), point, root]
+    root = str(memory_folder.root())
+    command = [sys.executable, "-m", "tests.engine.mortal_flow", str(folder), point, root, *last]
     flow = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
     was_killed("flow", flow.wait(60))
     wait_until_gone({row["pid"] for row in in_file(folder) if "pid" in row})
@@ -56,13 +59,17 @@ def acknowledged(folder: Path) -> int:
     return max(row["samples"] for row in in_file(folder) if row["event"] == "progress")
 
 
-def finish(folder: Path, num_kills: int, **cluster: Any) -> Listener:
-    """Go on to the end; no sample may be missing, and no push be there twice."""
-    done, heard = acknowledged(folder), Listener()
+def finish(folder: Path, num_kills: int, done: int | None = None, **cluster: Any) -> Listener:
+    """Go on to the end; no sample may be missing, and no push be there twice.
+
+    Args:
+        done: samples that it goes on from, at least; otherwise all that were acknowledged.
+    """
+    done, heard = done or acknowledged(folder), Listener()
     with process_run(folder, CONFIG, heard, salvaging=True, **cluster) as run:
         run.start_all()
         run.drive_beside(lambda: None)
-    assert heard.of("start")[0]["resumed_at_samples"] >= done > 0
+    assert heard.of("start")[0]["resumed_at_samples"] >= done
     end = latest(folder)
     assert end.final
     assert end.num_counted == CONFIG.num_epochs * NUM_SAMPLES
@@ -72,13 +79,12 @@ def finish(folder: Path, num_kills: int, **cluster: Any) -> Listener:
 
 
 def memory_of(pid: int) -> list[Path]:
-    return list(memory.shared_root().glob(f"verydeep-{pid}-*"))
+    return list(memory_folder.root().glob(f"verydeep-{pid}-*"))
 
 
 @pytest.mark.parametrize("point", ["warm start", "snapshot", "final snapshot"])
 def test_a_flow_killed_in(tmp_path, point):
     pid = kill_flow(tmp_path, point)
-    assert memory_of(pid)
     heard = finish(tmp_path, num_kills=1)
     assert not memory_of(pid)
     over = [row for row in [*in_file(tmp_path)] if row["event"] == "warm_start_over"]
@@ -91,9 +97,10 @@ def test_a_flow_killed_before_anybody_had_work_owes_nothing_and_nothing_is_said_
     tmp_path, caplog
 ):
     pid = kill_flow(tmp_path, "beginning")
-    assert memory_of(pid)
-    assert salvage_all() == []
+    before = latest(tmp_path)
+    await_survivors()
     assert not memory_of(pid)
+    assert latest(tmp_path).id == before.id
     assert caplog.text == ""
 
 
@@ -127,37 +134,64 @@ def test_another_run_that_starts_in_between_keeps_what_the_killed_one_owed(tmp_p
     other = ThreadedRun(tmp_path / "other", CONFIG, cluster, Listener(), salvaging=True)
     other.close()
     assert not memory_of(pid)
-    (written,) = [c for c in other.salvaged if c.folder.is_relative_to(tmp_path)]
-    assert written.num_counted >= done
+    assert latest(tmp_path / "killed").num_counted >= done
     finish(tmp_path / "killed", num_kills=1)
 
 
-def test_memory_that_somebody_still_holds_is_left_alone(tmp_path, monkeypatch):
-    pid = kill_flow(tmp_path / "killed", "warm start")
+def test_a_disk_that_refuses_the_checkpoint_is_tried_again_until_it_takes_it(tmp_path):
+    pid = kill_flow(tmp_path, "warm start", "refuse")
+    wait_until(lambda: REFUSED in note_of(pid), "the disk refuses")
+    obstacle = tmp_path / "checkpoints" / OBSTACLE
+    assert str(obstacle) in note_of(pid)
+    obstacle.unlink()
+    await_survivors()
+    assert not memory_of(pid)
+    assert latest(tmp_path).num_counted >= acknowledged(tmp_path) > 0
+
+
+def test_where_the_disk_goes_on_to_refuse_it_the_next_run_says_so_and_goes_on_without(
+    tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr("engine.predecessors._PATIENCE_S", 0.2)
+    pid = kill_flow(tmp_path, "warm start", "refuse")
+    wait_until(lambda: REFUSED in note_of(pid), "the disk refuses")
+    await_survivors()
+    assert not memory_of(pid)
+    obstacle = tmp_path / "checkpoints" / OBSTACLE
+    assert "what its run still owed is given up: [Errno 20] Not a directory: " in caplog.text
+    assert str(obstacle) in caplog.text
+    obstacle.unlink()
+    kept = latest(tmp_path).num_counted
+    assert kept < acknowledged(tmp_path)
+    finish(tmp_path, num_kills=1, done=kept)
+
+
+def note_of(pid: int) -> str:
+    return "".join((folder / NOTE).read_text() for folder in memory_of(pid))
+
+
+def test_where_the_survivor_is_killed_with_the_flow_the_newest_checkpoint_counts(tmp_path):
+    pid = kill_flow(tmp_path, "warm start", "kill")
+    kept = latest(tmp_path).num_counted
+    finish(tmp_path, num_kills=1, done=kept)
+    assert not memory_of(pid)
+
+
+def test_a_survivor_that_is_stopped_is_left_alone_and_does_its_work_when_it_wakes(
+    tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr("engine.predecessors._PATIENCE_S", 0.2)
+    pid = kill_flow(tmp_path, "warm start", "stop")
     (folder,) = memory_of(pid)
-    holder = Ownership(folder, 0, 100)  # as if in another container, where nobody ends it
-    monkeypatch.setattr("engine.salvage._ORPHANS_S", 0.05)
-    monkeypatch.setattr("engine.ownership._DEATH_S", 0.05)
-    assert salvage_all() == []
-    assert folder.exists()
-    holder.release()
-    monkeypatch.undo()
-    monkeypatch.setattr(memory, "shared_root", lambda: folder.parent)
-    assert len(salvage_all()) == 1
-
-
-def test_salvaging_that_is_killed_is_done_again(tmp_path, monkeypatch):
-    kill_flow(tmp_path / "killed", "warm start")
-    with monkeypatch.context() as patched:
-        patched.setattr("engine.checkpoint.commit", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            salvage_all()
-    (written,) = salvage_all()
-    assert written.num_counted >= acknowledged(tmp_path / "killed")
-
-
-def interrupt(*arguments: object, **named: object) -> None:
-    raise KeyboardInterrupt
+    before = latest(tmp_path).num_counted
+    await_survivors()
+    (survivor, state, _) = note_of(pid).split(" ", 2)
+    assert state == WATCHING
+    assert f"{folder} is left alone: process {survivor}, which is to settle it" in caplog.text
+    assert latest(tmp_path).num_counted == before
+    os.kill(int(survivor), signal.SIGCONT)
+    wait_until(lambda: not memory_of(pid), "its memory is freed")
+    assert latest(tmp_path).num_counted >= acknowledged(tmp_path) > before
 
 
 def test_a_run_that_somebody_removed_is_not_brought_back(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from distributed import Client
 
-from engine import memory
+from engine import memory_folder
 from engine.dask_train import train_downpour
 from engine.instructions import RunFailedError
 from tests.engine.doomed import CLUSTER, CONFIG, FACTORY, IDENTITY
@@ -95,4 +95,4 @@ def test_training_goes_on_with_a_new_scheduler_and_computes_nothing_acknowledged
         train_downpour(client, FACTORY, CONFIG, CLUSTER, tmp_path, IDENTITY, again)
     assert again.of("start")[0]["resumed_at_samples"] >= acknowledged > 0
     assert latest(tmp_path).num_counted == CONFIG.num_epochs * NUM_SAMPLES
-    assert not list(memory.shared_root().glob(f"verydeep-{os.getpid()}-*"))
+    assert not list(memory_folder.root().glob(f"verydeep-{os.getpid()}-*"))

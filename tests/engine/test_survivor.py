@@ -5,17 +5,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 
-from engine import memory
+from engine import memory, memory_folder
+from engine.keeper import Keeper
+from engine.run_memory import run_memory
 from engine.survivor import Survivor
 from tests.engine.rows import in_file
 from tests.engine.threaded import latest
+from tests.engine.waiting import survivors, wait_until
 from tests.kills import process_state, was_killed
 
 ROOT = Path(__file__).parents[2]
@@ -23,21 +25,17 @@ ROOT = Path(__file__).parents[2]
 OWNER = """
 import sys, time
 from pathlib import Path
-from engine import memory
+from engine import memory, memory_folder
+from engine.keeper import Keeper
+from engine.run_memory import run_memory
 from engine.survivor import Survivor
-memory.shared_root = lambda: Path(sys.argv[1])
-folder = memory.create_folder("token---")
+memory_folder.root = lambda: Path(sys.argv[1])
+folder = memory_folder.create("token---")
+keeper = Keeper(folder)
 memory.create(folder / "shard-00.state", 4096)
-print(Survivor(folder).pid, flush=True)
+print(Survivor(folder, keeper).pid, flush=True)
 time.sleep(60)
 """
-
-
-def wait_until(true: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < deadline, f"in vain: {what}"
-        time.sleep(0.02)
 
 
 def is_alive(pid: int) -> bool:
@@ -93,7 +91,6 @@ def test_memory_is_freed_and_what_was_acknowledged_is_kept(tmp_path, whole):
         assert semaphores  # of the queues between Dask's nannies and workers
         os.killpg(doomed.pid, signal.SIGKILL)
     was_killed("flow", doomed.wait(90))
-    assert list(root.glob(f"verydeep-{doomed.pid}-*"))  # so there is something to free
     wait_until(lambda: is_empty(root), "its memory is freed")
     wait_until(lambda: not any(path.exists() for path in semaphores), "its semaphores are removed")
     assert latest(folder).num_counted >= acknowledged(folder) > 0
@@ -144,25 +141,37 @@ def test_one_that_is_killed_alone_is_replaced(tmp_path):
         wait_until(lambda: not is_alive(second), "the survivor has ended")
 
 
-def survivors(owner: int) -> set[int]:
-    """Processes that wait for the death of `owner`."""
-    found = set()
-    for child in psutil.Process(owner).children():
-        with suppress(psutil.NoSuchProcess):  # it has just been killed
-            found |= {child.pid} if "engine.survivor" in child.cmdline() else set()
-    return found
+def test_one_that_was_stopped_for_long_gives_way_to_one_that_has_all_of_the_memory(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(memory_folder, "root", lambda: tmp_path)
+    with run_memory("token---") as folder:
+        (stopped,) = survivors(os.getpid())
+        wait_until(lambda: "anon_inode:[pidfd]" in opened(stopped), "it watches its owner")
+        os.kill(stopped, signal.SIGSTOP)
+        for i in range(400):  # more than it could be told meanwhile
+            memory.create(folder / f"vector-{i}", 10).close()
+        os.kill(stopped, signal.SIGCONT)
+        wait_until(lambda: survivors(os.getpid()) - {stopped}, "another one is there")
+        (other,) = survivors(os.getpid()) - {stopped}
+        wait_until(lambda: num_kept(other) == 400, "it has all of the memory")
+        for i in range(399):
+            memory.remove(folder / f"vector-{i}")
+        wait_until(lambda: num_kept(other) == 1, "it lets go of what is removed")
+
+
+def num_kept(pid: int) -> int:
+    return sum(name.startswith("/dev/shm/") for name in opened(pid))
 
 
 def test_one_whose_owner_is_done_is_gone(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "shared_root", lambda: tmp_path)
-    folder = memory.create_folder("token---")
-    survivor = Survivor(folder)
+    monkeypatch.setattr(memory_folder, "root", lambda: tmp_path)
+    folder = memory_folder.create("token---")
+    keeper = Keeper(folder)
+    survivor = Survivor(folder, keeper)
     assert is_alive(survivor.pid)
     survivor.dismiss()
     assert not is_alive(survivor.pid)
     assert folder.exists()
-
-
-def test_a_folder_that_is_no_runs_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"notes: want the memory folder of a run"):
-        memory.owner_of(tmp_path / "notes")
+    keeper.close()
+    assert not folder.exists()

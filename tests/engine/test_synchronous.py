@@ -10,7 +10,7 @@ import torch
 from distributed import Client
 from torch import Tensor
 
-from engine import memory
+from engine import memory_folder
 from engine.clipping import clip_
 from engine.config import (
     AdamWConfig,
@@ -103,7 +103,7 @@ def test_two_ranks_apply_the_mean_gradient_of_all_their_samples(client, tmp_path
     assert len({row["pid"] for row in heard.of("rank_joined")} - {os.getpid()}) == 2
     assert [row["event"] for row in heard][-2:] == ["validation", "finished"]
     assert len(heard.of("validation")) == 3
-    assert not list(memory.shared_root().glob(f"verydeep-{os.getpid()}-*"))
+    assert not list(memory_folder.root().glob(f"verydeep-{os.getpid()}-*"))
 
 
 def test_ranks_without_a_minibatch_of_their_own_still_take_part(client, tmp_path):

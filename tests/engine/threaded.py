@@ -1,21 +1,22 @@
 """A run on real sockets and files whose roles are threads: everything but Dask and processes."""
 
-import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from engine import checkpoint, memory
+from engine import checkpoint
 from engine.checkpoint import Checkpoint
 from engine.config import ClusterConfig, DownpourConfig
 from engine.coordinator_server import CoordinatorServer
 from engine.events import EventLog, Listener
 from engine.partition import shards_by_replica
+from engine.predecessors import await_survivors
 from engine.problem import ProblemFactory
 from engine.replica_role import run_replica
+from engine.run_memory import run_memory
 from engine.run_spec import RunSpec
-from engine.salvage import salvage_all, salvage_log
+from engine.salvage import salvage_log
 from engine.shard_role import serve_shard
 from engine.start import full_identity, resume_or_begin
 from engine.training import Training
@@ -37,9 +38,10 @@ class ThreadedRun:
         factory: ProblemFactory = classifier,
         salvaging: bool = False,
     ) -> None:
-        """Prepare a run; `salvaging`: in shared memory, and first what dead ones owed."""
+        """Prepare a run; `salvaging`: in memory of a run's own, once dead ones owe nothing."""
         self.config, self.cluster, self.factory = config, cluster, factory
-        self.salvaged = salvage_all() if salvaging else []
+        if salvaging:
+            await_survivors()
         problem = factory()
         slices = problem.layout.slices(cluster.num_shards)
         identity = full_identity(IDENTITY, problem, cluster.num_shards, config.name)
@@ -51,12 +53,12 @@ class ThreadedRun:
             checkpoints, identity, problem, config.rule, slices, resharding=resharding
         )
         self.server = CoordinatorServer(cluster.host)
+        self._memory = ExitStack()
         if salvaging:
-            own = memory.create_folder(self.server.token)
+            own = self._memory.enter_context(run_memory(self.server.token))
         else:
             own = folder / f"memory-{start.id}"
             own.mkdir()
-        self._shared = salvaging
         self.spec = RunSpec(
             coordinator=self.server.address,
             token=self.server.token,
@@ -127,8 +129,7 @@ class ThreadedRun:
         self.training.close()
         self.server.close()
         self.events.close()
-        if self._shared:
-            shutil.rmtree(self.spec.memory)
+        self._memory.close()
 
     def _start(self, role: Callable[[], None]) -> None:
         def work() -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from distributed import Client
 
-from engine import memory
+from engine import memory_folder
 from engine.dask_sandblaster import train_sandblaster
 from engine.result import TrainingResult
 from engine.roles import ENDINGS
@@ -114,7 +114,7 @@ def test_killed_and_frozen_processes_change_no_bit_of_any_iterate(client, tmp_pa
     assert len(heard.of("replica_lost")) >= len(FUSES)
     assert iterates(heard) == iterates(calm.rows)
     assert torch.equal(result.parameters, calm.result.parameters)
-    assert not list(memory.shared_root().glob(f"verydeep-{os.getpid()}-*"))
+    assert not list(memory_folder.root().glob(f"verydeep-{os.getpid()}-*"))
 
 
 def test_a_coordinator_killed_in_a_line_search_goes_on_to_the_same_iterates(client, tmp_path, calm):

@@ -12,7 +12,7 @@ import torch
 from distributed import Client
 from torch import Tensor
 
-from engine import checkpoint, memory
+from engine import checkpoint, memory, memory_folder
 from engine.checkpoint import Checkpoint
 from engine.config import DownpourConfig
 from engine.dask_phases import phase_settings, train_phases
@@ -102,7 +102,7 @@ def test_a_shard_killed_in_any_phase_comes_back_from_memory(client, tmp_path):
     pushes = 2 * 3 * MINIBATCHES_PER_EPOCH
     assert [shard.version for shard in last_of(tmp_path, 2).shards] == [pushes] * 2
     assert result.num_samples >= CONFIG.num_epochs * NUM_SAMPLES
-    assert not list(memory.shared_root().glob(f"verydeep-{os.getpid()}-*"))
+    assert not list(memory_folder.root().glob(f"verydeep-{os.getpid()}-*"))
 
 
 @pytest.mark.parametrize("phase", [0, 1, 2])
@@ -138,7 +138,7 @@ def on_disk(found: Checkpoint) -> Vectors:
 
 def in_memory() -> Vectors:
     """What the shards of this process's run hold now: parameters and Adagrad's sums."""
-    (folder,) = memory.shared_root().glob(f"verydeep-{os.getpid()}-*")
+    (folder,) = memory_folder.root().glob(f"verydeep-{os.getpid()}-*")
     vectors = []
     for index, part in enumerate(classifier().layout.slices(CLUSTER.num_shards)):
         count, dtype = part.stop - part.start, torch.float32
