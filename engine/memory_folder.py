@@ -7,6 +7,7 @@ leases. It's no memory itself, and a few kB.
 
 import os
 import re
+import tempfile
 from pathlib import Path
 
 from engine.processes import started_at
@@ -18,9 +19,11 @@ _NAME = re.compile(rf"{_PREFIX}(?P<pid>\d{{1,10}})-(?P<started>\d+)-.+")
 def root() -> Path:
     """Where the folders of all runs of this host are.
 
-    Not the temporary folder that TMPDIR names: whatever starts next has to find them.
+    Not the temporary folder that TMPDIR names, where it can be helped: whatever starts next has
+    to find them.
     """
-    return Path("/tmp")
+    shared = Path("/tmp")
+    return shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())
 
 
 def create(run_token: str) -> Path:

@@ -1,5 +1,6 @@
 """Memory without a name: found by all of a run, gone when all of it is dead."""
 
+import fcntl
 import os
 import resource
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from engine import memory, memory_folder
-from engine.keeper import NUM_AT_ONCE, Bequest, Keeper
+from engine.keeper import NUM_AT_ONCE, Bequest, Keeper, _send
 from engine.survivor import NOTE, WATCHING
 from tests.engine.waiting import wait_until
 
@@ -139,6 +140,26 @@ def test_a_name_that_was_taken_away_can_be_given_again(keeper, folder):
     assert memory.open_existing(folder / "shard-00.state", 200)[:3] == b"new"
     held = [link for link in opened(os.getpid()) if link.startswith(str(memory.shared_root()))]
     assert len(held) == 1  # nothing is mapped, and the old one is closed
+
+
+def test_who_frees_it_late_does_not_free_what_has_its_name_by_then(keeper, folder):
+    path = folder / "shard-00.state"
+    memory.create(path, 100)
+    old = path.readlink()
+    path.unlink()
+    memory.create(path, 200)
+    _send(folder, [b"free", b"shard-00.state", os.fsencode(old)], [])
+    memory.create(folder / "another", 100)  # so that the keeper has read all that came before
+    assert memory.open_existing(path, 200)
+
+
+def test_a_runs_folder_is_locked_for_those_who_clear_away_what_is_old(keeper, folder):
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(descriptor)
 
 
 def opened(pid: int) -> list[str]:

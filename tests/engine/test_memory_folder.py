@@ -59,3 +59,11 @@ def test_what_is_not_named_like_a_runs_folder_is_left_alone(root, name):
 def test_a_folder_that_is_no_runs_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"notes: want the memory folder of a run"):
         memory_folder.owner_of(tmp_path / "notes")
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_folders_are_where_every_process_looks_if_it_may_write_there(monkeypatch, writable):
+    monkeypatch.undo()
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/var/tmp")
+    monkeypatch.setattr(os, "access", lambda *arguments: writable)
+    assert str(memory_folder.root()) == ("/tmp" if writable else "/var/tmp")

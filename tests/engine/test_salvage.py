@@ -194,6 +194,15 @@ def test_a_survivor_that_is_stopped_is_left_alone_and_does_its_work_when_it_wake
     assert latest(tmp_path).num_counted >= acknowledged(tmp_path) > before
 
 
+def test_a_run_killed_before_it_had_a_survivor_has_left_a_folder_that_is_removed(root):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    folder = root / f"verydeep-{dead.pid}-1700000000-deadbeef"
+    folder.mkdir()
+    await_survivors()
+    assert not folder.exists()
+
+
 def test_a_run_that_somebody_removed_is_not_brought_back(tmp_path):
     pid = kill_flow(tmp_path, "warm start")
     for document in (tmp_path / "checkpoints").glob("*/checkpoint.json"):
