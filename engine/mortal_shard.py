@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,10 +51,11 @@ class MortalState(ShardState):
 
 @dataclass(frozen=True)
 class MortalRule:
-    """An update rule whose process may die when it has done half of a block."""
+    """An update rule whose process may die in each block, and before it notes that it is done."""
 
     rule: UpdateRule
     doom: Doom
+    state: ShardState
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -65,24 +67,38 @@ class MortalRule:
     def update(self, dtype: Dtype, scale: float, step: int) -> Update:
         whole = self.rule.update(dtype, scale, step)
 
-        def mortal(*arguments: Any, **named: Any) -> None:
-            if self.doom.strikes():
-                half_done(whole, *arguments, **named)
-                raise ShardKilledError
-            whole(*arguments, **named)
+        def mortal(
+            vectors: Array,
+            grad: Array,
+            undo: Array,
+            marks: Array,
+            size: int,
+            end: int,
+            first: int,
+            last: int,
+        ) -> None:
+            for block in range(first, last):
+                if self.doom.strikes():
+                    half_done(whole, vectors, grad, undo, size, end, block)
+                    raise ShardKilledError
+                whole(vectors, grad, undo, np.empty_like(marks), size, end, block, block + 1)
+                self.state["intent_next_block"] = block + 1
+                self.state["intent_undo_block"] = block + 1
 
         return mortal
 
 
 def half_done(
-    update: Update, vectors: Array, grad: Array, kept: Array, start: int, stop: int, num_ahead: int
+    update: Update, vectors: Array, grad: Array, undo: Array, size: int, end: int, block: int
 ) -> None:
-    """As far as `update` is when half of the block is updated and half of the next one copied."""
-    middle = (start + stop) // 2
-    block, copied = vectors[:, middle:stop].copy(), kept[:, num_ahead // 2 :].copy()
-    update(vectors, grad, kept, start, stop, num_ahead)
-    vectors[:, middle:stop] = block
-    kept[:, num_ahead // 2 :] = copied
+    """As far as `update` is when half of a block is updated and half of the next one copied."""
+    stop = min(block * size + size, end)
+    middle, ahead = (block * size + stop) // 2, min(stop + size, end) - stop
+    kept = undo[(block + 1) % 2]
+    before, copied = vectors[:, middle:stop].copy(), kept[:, ahead // 2 :].copy()
+    update(vectors, grad, undo, np.empty(2, np.int64), size, end, block, block + 1)
+    vectors[:, middle:stop] = before
+    kept[:, ahead // 2 :] = copied
 
 
 class MortalShard:
@@ -96,10 +112,11 @@ class MortalShard:
         max_norm: float | None = None,
     ) -> None:
         self._doom = Doom()
-        self._rule = MortalRule(make_rule(rule), self._doom)
+        immortal = make_rule(rule)
         self._max_staleness, self._max_norm = max_staleness, max_norm
-        shape = (values.numel(), len(self._rule.slots), values.dtype)
+        shape = (values.numel(), len(immortal.slots), values.dtype)
         self._state = MortalState(self._doom, bytearray(ShardState.num_bytes(*shape)), *shape)
+        self._rule = MortalRule(immortal, self._doom, self._state)
         zeros = [torch.zeros_like(values) for _ in self._rule.slots]
         self._state.fill(values, zeros, version=0)
         self.epoch = 0

@@ -231,13 +231,17 @@ class ParameterShard:
     def _apply_from(self, first_block: int, grad: Tensor, scale: float) -> None:
         state = self._state
         update = self._rule.update(state.vectors.dtype, scale, int(state["intent_active"]))
-        values = grad.numpy()
         state.save_undo(first_block)
-        for index in range(first_block, state.num_blocks):
-            start, stop = state.block(index)
-            num_ahead = state.block(index + 1)[1] - stop
-            update(state.vectors, values, state.undo(index + 1), start, stop, num_ahead)
-            state.begin_block(index + 1)
+        update(
+            state.vectors,
+            grad.numpy(),
+            state.undo,
+            state.marks,
+            state.block_size,
+            state.num_values,
+            first_block,
+            state.num_blocks,
+        )
 
     def _commit(self) -> None:
         """Record the intended push as applied. Every line may run twice with the same effect."""

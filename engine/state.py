@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-#: Elements updated at a time: both undo copies stay in the L2 cache.
-BLOCK = 16_384
+#: Elements updated at a time: they and both undo copies stay in a core's first cache.
+BLOCK = 128
 #: Rows of the table of applied pushes, one per life of a replica.
 NUM_ROWS = 1024
 #: The newest intents that are kept; a log on disk lags behind by fewer pushes.
@@ -64,8 +64,8 @@ _HEADER = np.dtype(
         ("version", "i8"),
         ("logged", "i8"),  # all up to this version is in the log on disk
         ("intent_active", "i8"),  # the version that is being made, or 0
-        ("intent_next_block", "i8"),  # all before it are updated
-        ("intent_undo_block", "i8"),  # the newest that is copied as it was
+        ("intent_next_block", "i8"),  # all before it are updated: marks[0] of an update
+        ("intent_undo_block", "i8"),  # the newest that is copied as it was: marks[1]
     ]
 )
 
@@ -83,7 +83,8 @@ ROW = np.dtype(
         ("upto", "i8"),
     ]
 )
-_MAGIC = b"shard03\0"
+_MARKS_AT = _HEADER.fields["intent_next_block"][1]  # type: ignore[index]
+_MAGIC = b"shard04\0"
 
 
 class Location(NamedTuple):
@@ -104,15 +105,18 @@ class ShardState:
         self.rows: Any = np.frombuffer(buffer, ROW, count=NUM_ROWS, offset=_ROWS_AT)
         self._intents: Any = np.frombuffer(buffer, INTENT, count=NUM_INTENTS, offset=_INTENTS_AT)
         number = np.dtype(torch.finfo(dtype).dtype)
-        kept, width = (2, 1 + num_slots, BLOCK), _aligned(num_values * number.itemsize)
+        #: The header's `intent_next_block` and `intent_undo_block`.
+        self.marks: Any = np.frombuffer(buffer, np.int64, count=2, offset=_MARKS_AT)
+        self.block_size, self.num_values = BLOCK, num_values
+        undo, width = (2, 1 + num_slots, BLOCK), _aligned(num_values * number.itemsize)
         shape = (1 + num_slots, width // number.itemsize)
-        self._kept = np.frombuffer(buffer, number, math.prod(kept), _UNDO_AT).reshape(kept)
+        #: Where block k has its copy, [k % 2]: those before and behind it have the other.
+        self.undo = np.frombuffer(buffer, number, math.prod(undo), _UNDO_AT).reshape(undo)
         values_at = _values_at(num_slots, number.itemsize)
         #: Values and slots, shape (1 + num_slots, num_values and what fills a page).
         self.vectors = np.frombuffer(buffer, number, math.prod(shape), values_at).reshape(shape)
         rows = [torch.from_numpy(row[:num_values]) for row in self.vectors]
         self.values, self.slots = rows[0], rows[1:]
-        self._num_values = num_values
         self._check_header(num_values, num_slots, number.itemsize)
 
     @staticmethod
@@ -153,35 +157,23 @@ class ShardState:
 
     @property
     def num_blocks(self) -> int:
-        return -(-self._num_values // BLOCK)
+        return -(-self.num_values // self.block_size)
 
     def block(self, index: int) -> tuple[int, int]:
         """Where a block starts and stops; behind the last one, an empty one."""
-        start = index * BLOCK
-        return min(start, self._num_values), min(start + BLOCK, self._num_values)
-
-    def undo(self, index: int) -> Any:
-        """Where the copy of block `index` has its place, shape (1 + num_slots, BLOCK).
-
-        It is that of every second block: those before and behind it have the other.
-        """
-        return self._kept[index % 2]
+        start = index * self.block_size
+        return min(start, self.num_values), min(start + self.block_size, self.num_values)
 
     def save_undo(self, index: int) -> None:
         """Keep a copy of block `index`, then note that the copy is whole."""
         start, stop = self.block(index)
-        self.undo(index)[:, : stop - start] = self.vectors[:, start:stop]
+        self.undo[index % 2, :, : stop - start] = self.vectors[:, start:stop]
         self["intent_undo_block"] = index
 
     def restore_undo(self, index: int) -> None:
         """Put block `index` back as it was when it was last saved."""
         start, stop = self.block(index)
-        self.vectors[:, start:stop] = self.undo(index)[:, : stop - start]
-
-    def begin_block(self, index: int) -> None:
-        """Note that all blocks before `index` are updated and that it is copied, in this order."""
-        self["intent_next_block"] = index
-        self["intent_undo_block"] = index
+        self.vectors[:, start:stop] = self.undo[index % 2, :, : stop - start]
 
     def fill(self, values: Tensor, slots: Sequence[Tensor], version: int) -> None:
         """Set the vectors of a new state and mark it ready to be taken over."""

@@ -13,18 +13,30 @@ Dtype = np.dtype[Any]
 
 
 class Update(Protocol):
-    """What one push does to a block, and the copy of the next block that can undo the next step."""
+    """What one push does to blocks, and the copies of the next block that can undo each step."""
 
     def __call__(
-        self, vectors: Array, grad: Array, kept: Array, start: int, stop: int, num_ahead: int
+        self,
+        vectors: Array,
+        grad: Array,
+        undo: Array,
+        marks: Array,
+        size: int,
+        end: int,
+        first: int,
+        last: int,
     ) -> None:
-        """Update columns start to stop; meanwhile copy the `num_ahead` columns behind them.
+        """Update blocks `first` to `last` - 1, and copy each block behind one meanwhile.
+
+        When block k is updated and k + 1 copied, k + 1 is stored to marks[0], then to marks[1].
 
         Args:
             vectors: values and slots, shape (1 + num_slots, P) or wider, rows contiguous.
             grad: only read, shape (P,), of the same type.
-            kept: where the copy goes, shape (1 + num_slots, num_ahead) or wider.
-            num_ahead: 0 to stop - start.
+            undo: of which [k % 2] takes the copy of block k, shape (2, 1 + num_slots, size).
+            marks: int64, shape (2,).
+            size: columns of a block; block k begins at column k * size.
+            end: P, where the last block ends.
         """
         ...
 

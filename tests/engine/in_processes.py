@@ -126,14 +126,18 @@ class _HalfBlock:
     def update(self, dtype, scale, step) -> Update:
         whole = self._rule.update(dtype, scale, step)
 
-        def update(vectors, grad, kept, start, stop, num_ahead) -> None:
-            self._left -= 1
-            if self._left:
-                return whole(vectors, grad, kept, start, stop, num_ahead)
-            half_done(whole, vectors, grad, kept, start, stop, num_ahead)
-            signal.raise_signal(signal.SIGSTOP)
-            whole(vectors, grad, kept, (start + stop) // 2, stop, 0)
-            kept[:, :num_ahead] = vectors[:, stop : stop + num_ahead]
+        def update(vectors, grad, undo, marks, size, end, first, last) -> None:
+            for block in range(first, last):
+                self._left -= 1
+                if self._left:
+                    whole(vectors, grad, undo, marks, size, end, block, block + 1)
+                    continue
+                done, stop = vectors.copy(), min(block * size + size, end)
+                half_done(whole, vectors, grad, undo, size, end, block)
+                signal.raise_signal(signal.SIGSTOP)
+                whole(done, grad, undo, marks, size, end, block, block + 1)
+                second_half = slice((block * size + stop) // 2, stop)
+                vectors[:, second_half] = done[:, second_half]
 
         return update
 

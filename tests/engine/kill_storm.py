@@ -25,10 +25,10 @@ from engine.push import Push
 from engine.rules import make_rule
 from engine.segment import gradient_at
 from engine.shard import ParameterShard
-from engine.state import BLOCK, Location, ShardState
+from engine.state import Location, ShardState
 from tests.kills import was_killed
 
-SIZE = 192 * BLOCK + 100
+SIZE = 3_145_828  # no whole number of blocks; a push takes longer than all else
 NUM_KILLS = 20
 RULE = MomentumConfig(learning_rate=0.1, momentum=0.9)
 

@@ -53,9 +53,10 @@ def apply_(
 ) -> None:
     """Change `values` and `slots`, each of shape (size,), by one update; nothing is kept."""
     vectors = torch.stack([values, *slots]).numpy()
-    nowhere = np.empty((len(vectors), 0), vectors.dtype)
+    size = values.numel()
+    undo = np.empty((2, len(vectors), size), vectors.dtype)
     update = rule.update(vectors.dtype, scale, step)
-    update(vectors, grad.numpy(), nowhere, 0, values.numel(), 0)
+    update(vectors, grad.numpy(), undo, np.empty(2, np.int64), size, size, 0, 1)
     for vector, changed in zip([values, *slots], vectors, strict=True):
         vector.copy_(torch.from_numpy(changed))
 

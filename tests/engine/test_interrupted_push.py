@@ -1,9 +1,12 @@
 """A shard killed anywhere inside a push: its successor finishes it, to the same bits."""
 
+import functools
 import itertools
 import random
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +14,8 @@ from torch import Tensor
 from engine.config import RuleConfig
 from engine.mortal_shard import half_done
 from engine.rules import UpdateRule, make_rule
-from engine.rules.rule import Update
+from engine.rules.loops import interpreted
+from engine.rules.rule import ElementwiseRule, Update
 from engine.shard import ParameterShard
 from engine.state import Location, ShardState
 from tests.engine.killed import Killed, dies_at
@@ -19,7 +23,9 @@ from tests.engine.problems import RULES, rule_name
 from tests.engine.shards import RULE, Contents, new_state, push, vector
 
 BLOCK = 8
-SIZES = [5, 8, 21]  # part of a block, one block, two blocks and a part
+#: Part of a block, one block, two blocks and a part; how many stores and calls a push takes.
+NUM_POINTS = {5: 140, 8: 180, 21: 400}
+SIZES = list(NUM_POINTS)
 PLACE = Location("/memory/replica", 4096)
 
 
@@ -29,21 +35,46 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr("engine.state.BLOCK", BLOCK)
 
 
+class Interpreted(ElementwiseRule):
+    """A rule whose loops Python carries out, so that they can be killed anywhere."""
+
+    def compile(self, dtype) -> None:
+        """There is nothing to be done."""
+
+    def update(self, dtype, scale, step) -> Update:
+        def formula(*numbers: Any) -> tuple[float, ...]:
+            return self.formula(*map(float, numbers))
+
+        constants = self.constants(dtype, scale, step)
+        return functools.partial(interpreted(formula, len(self.slots)), constants)
+
+
+def interpreted_rule(config: RuleConfig) -> UpdateRule:
+    rule = make_rule(config)
+    assert isinstance(rule, ElementwiseRule)
+    return Interpreted(rule.slots, rule.formula, rule.constants)
+
+
 class TornUndo(ShardState):
     """A state whose process dies when the copy of its first block is half done."""
 
     def save_undo(self, index: int) -> None:
         start, stop = self.block(index)
         half = (stop - start) // 2
-        self.undo(index)[:, :half] = self.vectors[:, start : start + half]
+        self.undo[index % 2, :, :half] = self.vectors[:, start : start + half]
         raise Killed
 
 
 class Memory:
     """The memory of one shard, which outlives the processes that own it."""
 
-    def __init__(self, config: RuleConfig = RULE, size: int = 21) -> None:
-        self.config, self.size = config, size
+    def __init__(
+        self,
+        config: RuleConfig = RULE,
+        size: int = 21,
+        make_rule: Callable[[RuleConfig], UpdateRule] = make_rule,
+    ) -> None:
+        self.config, self.size, self.make_rule = config, size, make_rule
         num_slots = len(make_rule(config).slots)
         self._buffer = bytearray(ShardState.num_bytes(size, num_slots, torch.float32))
         new_state(size, config, self._buffer)
@@ -59,7 +90,7 @@ class Memory:
     def taken_over(
         self, state: ShardState | None = None, rule: UpdateRule | None = None
     ) -> ParameterShard:
-        state, rule = state or self.state(), rule or make_rule(self.config)
+        state, rule = state or self.state(), rule or self.make_rule(self.config)
         return ParameterShard(state, rule, next(self._epochs))
 
 
@@ -78,8 +109,8 @@ def finish_push_3(shard: ParameterShard) -> bool:
     return shard.finish_interrupted(grad_at)
 
 
-def uninterrupted(config: RuleConfig = RULE, size: int = 21) -> Contents:
-    shard = Memory(config, size).taken_over()
+def uninterrupted(*memory: Any) -> Contents:
+    shard = Memory(*memory).taken_over()
     send_push_3(shard)
     return Contents.of(shard)
 
@@ -96,30 +127,31 @@ def finish(memory: Memory) -> tuple[Contents, bool, bool]:
 @pytest.mark.parametrize("config", RULES, ids=rule_name)
 @pytest.mark.parametrize("size", SIZES)
 def test_a_push_killed_at_any_instruction_is_applied_exactly_once(config, size):
-    expected, found = uninterrupted(config, size), set()
+    expected, found = uninterrupted(config, size, interpreted_rule), set()
     for point in itertools.count():
-        memory = Memory(config, size)
+        memory = Memory(config, size, interpreted_rule)
         owner = memory.taken_over()
         if not dies_at(point, lambda owner=owner: send_push_3(owner)):
             break
         contents, begun, done = finish(memory)
         assert contents == expected, f"killed at point {point}"
         found.add((begun, done))
-    assert point > 50
+    assert point > 0.8 * NUM_POINTS[size]
     assert found == {(False, False), (True, True), (False, True)}  # before, within, after
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_successors_that_are_killed_while_they_finish_leave_the_same_bits(size):
-    expected, heirs_killed = uninterrupted(size=size), 0
+    expected, heirs_killed = uninterrupted(RULE, size, interpreted_rule), 0
     for seed in range(400):
         rng = random.Random(seed)
-        memory = Memory(size=size)
+        memory = Memory(RULE, size, interpreted_rule)
         owner = memory.taken_over()
-        dies_at(rng.randrange(90), lambda owner=owner: send_push_3(owner))
+        dies_at(rng.randrange(NUM_POINTS[size]), lambda owner=owner: send_push_3(owner))
         for _ in range(rng.randrange(1, 4)):
             heir = memory.taken_over()
-            heirs_killed += dies_at(rng.randrange(60), lambda heir=heir: finish_push_3(heir))
+            point = rng.randrange(NUM_POINTS[size])
+            heirs_killed += dies_at(point, lambda heir=heir: finish_push_3(heir))
         assert finish(memory)[0] == expected, f"seed {seed}"
     assert heirs_killed > 50
 
@@ -134,12 +166,13 @@ class Torn:
     def update(self, dtype, scale, step) -> Update:
         whole = self._rule.update(dtype, scale, step)
 
-        def update(*arguments: Any) -> None:
-            self._blocks -= 1
-            if self._blocks:
-                return whole(*arguments)
-            half_done(whole, *arguments)
-            raise Killed
+        def update(vectors, grad, undo, marks, size, end, first, last) -> None:
+            for block in range(first, last):
+                self._blocks -= 1
+                if not self._blocks:
+                    half_done(whole, vectors, grad, undo, size, end, block)
+                    raise Killed
+                whole(vectors, grad, undo, marks, size, end, block, block + 1)
 
         return update
 
@@ -171,13 +204,16 @@ def test_the_copy_of_a_block_is_made_while_the_one_before_it_is_updated(config):
     state = Memory(config).state()
     rule, grad = make_rule(config), vector(21, seed=3).numpy()
     alone, before = state.vectors.copy(), state.vectors.copy()
-    kept = state.undo(1)
-    kept[:] = 0.0
-    for start, stop, num_ahead in ((0, 8, 8), (8, 16, 5), (16, 21, 0)):
-        update = rule.update(alone.dtype, 1.0, 3)
-        update(state.vectors, grad, kept, start, stop, num_ahead)
-        update(alone, grad, kept, start, stop, 0)
+    update, nowhere = rule.update(alone.dtype, 1.0, 3), np.empty_like(state.undo)
+    for block, (stop, num_ahead) in enumerate([(8, 8), (16, 5), (21, 0)]):
+        state.undo[:] = 0.0
+        update(state.vectors, grad, state.undo, state.marks, BLOCK, 21, block, block + 1)
+        update(alone, grad, nowhere, np.empty(2, np.int64), BLOCK, stop, block, block + 1)
+        kept, other = state.undo[(block + 1) % 2], state.undo[block % 2]
         copied = before[:, stop : stop + num_ahead]
         assert kept[:, :num_ahead].tobytes() == copied.tobytes()
+        assert not kept[:, num_ahead:].any()
+        assert not other.any()
         assert state.vectors.tobytes() == alone.tobytes()
         assert state.vectors[:, stop:].tobytes() == before[:, stop:].tobytes()
+        assert state.marks.tolist() == [block + 1] * 2

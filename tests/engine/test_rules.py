@@ -151,7 +151,9 @@ def test_a_fused_product_is_rounded_once(dtype):
     x, z = 1.0 + torch.finfo(dtype).eps, -1.0
     number = np.dtype(torch.finfo(dtype).dtype)
     vectors, grad = np.array([[z]], number), np.array([x], number)
-    compiled(formula, 0, 1, number)((number.type(x),), vectors, grad, vectors, 0, 1, 0)
+    undo, marks = np.empty((2, 1, 1), number), np.empty(2, np.int64)
+    update = compiled(formula, 0, 1, number)
+    update((number.type(x),), vectors, grad, undo, marks, 1, 1, 0, 1)
     assert vectors[0, 0] == fma(x, x, z) == 2 * torch.finfo(dtype).eps + torch.finfo(dtype).eps ** 2
 
 
