@@ -157,16 +157,31 @@ def test_a_fused_product_is_rounded_once(dtype):
     assert vectors[0, 0] == fma(x, x, z) == 2 * torch.finfo(dtype).eps + torch.finfo(dtype).eps ** 2
 
 
-@pytest.mark.parametrize("config", RULES, ids=rule_name)
-def test_loops_in_float32_compute_nothing_in_float64_and_use_vector_registers(config):
+def sweep_of(config: RuleConfig) -> str:
+    """What a rule's loop is compiled to, without what Python calls it by."""
     rule = make_rule(config)
     assert isinstance(rule, ElementwiseRule)
     num_constants = len(rule.constants(np.dtype(np.float32), 1.0, 1))
     loop = compiled(rule.formula, len(rule.slots), num_constants, np.dtype(np.float32))
     (llvm,) = loop.inspect_llvm().values()
-    body = llvm.split("\ndefine ")[1]  # the loop itself, before what Python calls it by
+    return llvm.split("\ndefine ")[1]
+
+
+@pytest.mark.parametrize("config", RULES, ids=rule_name)
+def test_loops_in_float32_compute_nothing_in_float64_and_use_vector_registers(config):
+    body = sweep_of(config)
     assert re.search(r"<\d+ x float>", body)
     assert "double" not in body
+
+
+@pytest.mark.parametrize("config", RULES, ids=rule_name)
+def test_no_compiler_moves_anything_across_the_stores_that_a_successor_goes_by(config):
+    """Fences that concern this thread alone are no instruction, but compilers keep to them."""
+    found = re.findall(
+        r'fence syncscope\("singlethread"\) seq_cst|store atomic i64', sweep_of(config)
+    )
+    fence, store = 'fence syncscope("singlethread") seq_cst', "store atomic i64"
+    assert found == [fence, store, fence, store, fence]
 
 
 def test_who_makes_a_rule_does_not_import_numba():
