@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 _POLL_S = 0.01
 #: A survivor sees its owner's death at once, and tries a disk that refuses again within a second.
 _PATIENCE_S = 5.0
+_OWED = "the checkpoint that a killed run owed"
+_IDLE = "does not see to it, for it is stopped, or its run lives in another container"
 
 
 def await_survivors() -> None:
@@ -40,21 +42,22 @@ def _await(folder: Path) -> None:
 def _is_over(folder: Path, note: BufferedReader) -> bool:
     """True once nobody holds the memory any more, which may take as long as a checkpoint takes."""
     patient_until = time.monotonic() + _PATIENCE_S
+    told = False
     while not _is_free(note):
+        time.sleep(_POLL_S)
+        if time.monotonic() < patient_until:
+            continue
         pid, state, reason = _read(note)
-        if state != SETTLING and time.monotonic() > patient_until:
-            if state != REFUSED:
-                log.warning(
-                    "%s is left alone: process %d, which is to settle it, does not: it is stopped, "
-                    "or its run lives in another container",
-                    folder,
-                    pid,
-                )
-                return False
-            log.warning("%s: what its run still owed is given up: %s", folder, reason)
+        if state == SETTLING and not told:
+            log.warning("%s: waiting for process %d, which writes %s", folder, pid, _OWED)
+            told = True
+        elif state == REFUSED:
+            log.warning("%s: %s is given up: %s", folder, _OWED, reason)
             end_process(pid)
             patient_until += _PATIENCE_S
-        time.sleep(_POLL_S)
+        elif state != SETTLING:
+            log.warning("%s is left alone: process %d %s", folder, pid, _IDLE)
+            return False
     return True
 
 

@@ -101,6 +101,10 @@ class Note:
         self._file.truncate()
         self._file.flush()
 
+    def close(self) -> None:
+        """Let go of the lock, as the end of the process does."""
+        self._file.close()
+
 
 def main(folder: Path) -> None:
     """Wait until the owner of `folder` is dead, then have nothing of it left."""

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from engine import memory_folder
 from engine.config import ClusterConfig
 from engine.identity import CheckpointMismatchError
 from engine.predecessors import await_survivors
-from engine.survivor import NOTE, REFUSED, WATCHING
+from engine.survivor import NOTE, REFUSED, SETTLING, WATCHING, Note
 from tests.engine.in_processes import process_run
 from tests.engine.mortal_flow import CONFIG, OBSTACLE, WARM_STEPS
 from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES
@@ -158,12 +159,38 @@ def test_where_the_disk_goes_on_to_refuse_it_the_next_run_says_so_and_goes_on_wi
     await_survivors()
     assert not memory_of(pid)
     obstacle = tmp_path / "checkpoints" / OBSTACLE
-    assert "what its run still owed is given up: [Errno 20] Not a directory: " in caplog.text
+    assert (
+        "the checkpoint that a killed run owed is given up: [Errno 20] Not a directory: "
+        in caplog.text
+    )
     assert str(obstacle) in caplog.text
     obstacle.unlink()
     kept = latest(tmp_path).num_counted
     assert kept < acknowledged(tmp_path)
     finish(tmp_path, num_kills=1, done=kept)
+
+
+def test_a_survivor_that_takes_long_is_waited_for_and_that_is_said(
+    tmp_path, root, caplog, monkeypatch
+):
+    monkeypatch.setattr("engine.predecessors._PATIENCE_S", 0.1)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    folder = root / f"verydeep-{dead.pid}-1700000000-deadbeef"
+    folder.mkdir()
+    note = Note(folder)  # ours, as if it were a survivor's
+    note.say(SETTLING)
+    waiting = threading.Thread(target=await_survivors)
+    waiting.start()
+    told = f"waiting for process {os.getpid()}, which writes the checkpoint"
+    wait_until(lambda: told in caplog.text, "it is said")
+    time.sleep(0.2)
+    assert waiting.is_alive()
+    assert folder.exists()
+    note.close()
+    waiting.join()
+    assert not folder.exists()
+    assert caplog.text.count(told) == 1
 
 
 def note_of(pid: int) -> str:
@@ -187,7 +214,7 @@ def test_a_survivor_that_is_stopped_is_left_alone_and_does_its_work_when_it_wake
     await_survivors()
     (survivor, state, _) = note_of(pid).split(" ", 2)
     assert state == WATCHING
-    assert f"{folder} is left alone: process {survivor}, which is to settle it" in caplog.text
+    assert f"{folder} is left alone: process {survivor} does not see to it" in caplog.text
     assert latest(tmp_path).num_counted == before
     os.kill(int(survivor), signal.SIGCONT)
     wait_until(lambda: not memory_of(pid), "its memory is freed")
