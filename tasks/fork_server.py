@@ -9,6 +9,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from multiprocessing import connection, forkserver, resource_tracker, util
 from multiprocessing.popen_forkserver import Popen
+from multiprocessing.synchronize import SemLock
 from typing import Any
 
 from distributed.utils import get_mp_context
@@ -46,6 +47,20 @@ def _start_tracker() -> None:
         resource_tracker.ensure_running()
     finally:
         util.spawnv_passfds = spawn
+
+
+def take_names(queue: Any) -> None:
+    """Have the semaphores of a multiprocessing queue go with the last process that has them.
+
+    To be called once the processes at both ends have opened it. The tracker removes names only
+    while it lives, and they take shared memory.
+    """
+    locks = (queue._rlock, queue._wlock, queue._sem)
+    names = {lock._semlock.name for lock in locks}
+    ends: Mapping[Any, Any] = vars(util)["_finalizer_registry"]
+    for end in list(ends.values()):
+        if end._callback is SemLock._cleanup and end._args[0] in names:  # type: ignore[attr-defined]
+            end()
 
 
 def _spawn_in_new_session(path: bytes, args: Sequence[Any], passfds: Sequence[int]) -> int:

@@ -9,6 +9,7 @@ from distributed import Nanny, Status
 
 from engine.losses import MAX_FRUITLESS, in_words
 from engine.roles import ENDINGS, Ending
+from tasks.fork_server import take_names
 from tasks.out_of_memory import counter_of, oom_kills
 
 #: How long closing waits for a busy worker before it is killed.
@@ -51,7 +52,12 @@ class WatchfulNanny(Nanny):
                 self._worker_pid = self.pid or self._worker_pid
             self._worker_pid = self.pid or self._worker_pid
             self._note_oom_kills()
-            return starting.result()
+            status = starting.result()
+            if status is Status.running and self.process:
+                for queue in (self.process.init_result_q, self.process.child_stop_q):
+                    if queue:  # else the process has just ended
+                        take_names(queue)
+            return status
         finally:
             starting.cancel()
 

@@ -14,10 +14,13 @@ import psutil
 import pytest
 import torch
 from distributed import Client, get_worker
+from distributed.utils import get_mp_context
 
 from engine.config import ClusterConfig
 from engine.instructions import RunFailedError
 from tasks.cluster import open_cluster, threads_per_replica, workers_on_demand
+from tasks.fork_server import take_names
+from tests.engine.waiting import wait_until
 from tests.kills import real_kill
 
 pytestmark = pytest.mark.dask
@@ -122,6 +125,46 @@ def test_a_killed_worker_comes_back_and_its_task_runs_again(client: Client) -> N
     real_kill(victim, "dask worker")
     assert task.result(timeout=30)[0] == "shard-0"
     assert client.submit(os.getpid, resources={"shard-0": 1}, pure=False).result(30) != victim
+
+
+def named_semaphores(pid: int) -> list[Path]:
+    """Those of a process, which has them mapped under names that they had at first."""
+    maps = [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    inodes = {int(fields[4]) for fields in maps if fields[-1] == "(deleted)"}
+    return [path for path in Path("/dev/shm").glob("sem.*") if path.stat().st_ino in inodes]
+
+
+def test_semaphores_have_no_names_that_a_killed_run_would_leave() -> None:
+    """Those of the queues between Dask's nannies and workers, of one that was replaced too."""
+    others = set(named_semaphores(os.getpid()))
+    with open_cluster(CONFIG) as client:
+        assert set(named_semaphores(os.getpid())) == others
+        victim = client.submit(os.getpid, resources={"shard-0": 1}).result(timeout=30)
+        real_kill(victim, "dask worker")
+        client.submit(os.getpid, resources={"shard-0": 1}, pure=False).result(timeout=30)
+        wait_until(lambda: set(named_semaphores(os.getpid())) == others, "nor has the new one's")
+
+
+def test_a_queue_goes_on_without_the_names_of_its_semaphores() -> None:
+    others = set(named_semaphores(os.getpid()))
+    queue = get_mp_context().Queue()  # type: ignore[no-untyped-call]
+    assert len(set(named_semaphores(os.getpid())) - others) == 3
+    take_names(queue)
+    assert set(named_semaphores(os.getpid())) == others
+    queue.put("it goes on")
+    assert queue.get(timeout=10) == "it goes on"
+    queue.close()
+    queue.join_thread()
+
+
+@pytest.mark.usefixtures("client")
+def test_the_process_that_removes_the_others_has_a_session_of_its_own() -> None:
+    (tracker,) = (
+        child.pid
+        for child in psutil.Process().children()
+        if "multiprocessing.resource_tracker" in " ".join(child.cmdline())
+    )
+    assert os.getsid(tracker) != os.getsid(0)
 
 
 def test_a_killed_worker_comes_back_however_long_its_start_takes(client: Client) -> None:
