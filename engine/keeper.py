@@ -8,6 +8,7 @@ link to what that process has open. There a successor finds it as if it were a f
 The run's survivor gets everything, too (`engine.survivor`): what was acknowledged outlives the run.
 """
 
+import array
 import errno
 import fcntl
 import os
@@ -77,7 +78,7 @@ class Keeper:
 
     def _serve(self) -> None:
         while True:
-            message, descriptors, _, _ = socket.recv_fds(self._socket, _MESSAGE_BYTES, 2)
+            message, descriptors = _receive(self._socket, 2)
             if not message:  # only closing sends nothing
                 return
             verb, name, *link = message.split(_SEPARATOR)
@@ -169,6 +170,19 @@ def _send(folder: Path, words: Sequence[bytes], descriptors: Sequence[int]) -> N
         socket.send_fds(sock, [_SEPARATOR.join(words)], descriptors)
 
 
+def _receive(sock: socket.socket, num_descriptors: int) -> tuple[bytes, list[int]]:
+    """The next message, and descriptors that no program inherits which this process starts."""
+    descriptors = array.array("i")
+    room = socket.CMSG_LEN(num_descriptors * descriptors.itemsize)
+    # `socket.recv_fds` takes flags, and makes no use of them (Python 3.11).
+    message, ancillary, _, _ = sock.recvmsg(_MESSAGE_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            whole = len(content) - len(content) % descriptors.itemsize
+            descriptors.frombytes(content[:whole])
+    return message, descriptors.tolist()
+
+
 def _answer(sock: socket.socket, folder: Path) -> bytes:
     """What comes from the keeper; nothing if it is dead."""
     sock.settimeout(_LOOK_S)
@@ -207,7 +221,7 @@ class Bequest:
 
     def read(self) -> bool:
         """Take the next message, which must be there; False: no other will come."""
-        message, descriptors, _, _ = socket.recv_fds(self._socket, _MESSAGE_BYTES, NUM_AT_ONCE)
+        message, descriptors = _receive(self._socket, NUM_AT_ONCE)
         if not message:
             return False
         verb, *names = map(os.fsdecode, message.split(_SEPARATOR))

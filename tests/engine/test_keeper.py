@@ -188,6 +188,15 @@ def test_an_heir_gets_what_was_there_before_it_and_what_comes_later(keeper, fold
     assert not (folder / names[1]).is_symlink()  # nobody wants it any more
 
 
+def test_no_program_that_keeper_or_heir_starts_has_the_memory(keeper, folder, become_heir):
+    bequest = become_heir(keeper)
+    memory.create(folder / "shard-00.state", 100)
+    assert bequest.read()
+    held = [*keeper._held.values(), *bequest._held.values()]
+    assert len(held) == 2
+    assert not any(map(os.get_inheritable, held))
+
+
 def test_an_heir_that_reads_nothing_holds_nobody_up_and_hears_that_it_is_over(
     keeper, folder, become_heir
 ):
