@@ -24,6 +24,7 @@ from tests.engine.waiting import wait_until
 from tests.kills import real_kill
 
 pytestmark = pytest.mark.dask
+ROOT = Path(__file__).parents[2]
 CONFIG = ClusterConfig(num_replicas=1, num_shards=1, threads_per_replica=3)
 
 
@@ -157,14 +158,19 @@ def test_a_queue_goes_on_without_the_names_of_its_semaphores() -> None:
     queue.join_thread()
 
 
-@pytest.mark.usefixtures("client")
 def test_the_process_that_removes_the_others_has_a_session_of_its_own() -> None:
-    (tracker,) = (
-        child.pid
-        for child in psutil.Process().children()
-        if "multiprocessing.resource_tracker" in " ".join(child.cmdline())
-    )
-    assert os.getsid(tracker) != os.getsid(0)
+    """In a process where nobody has started it before."""
+    code = """
+import os, psutil
+from tasks.fork_server import start_fork_server
+start_fork_server({})
+commands = {child.pid: " ".join(child.cmdline()) for child in psutil.Process().children()}
+(tracker,) = (pid for pid, command in commands.items() if "resource_tracker" in command)
+print(os.getsid(tracker) == tracker)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
 
 
 def test_a_killed_worker_comes_back_however_long_its_start_takes(client: Client) -> None:
