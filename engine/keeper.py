@@ -65,7 +65,7 @@ class Keeper:
         """Let a process have everything open that we have, now and later, instead of the last one.
 
         Args:
-            heir: a SOCK_SEQPACKET that it reads with `read_bequest`, closed when it does not.
+            heir: a SOCK_SEQPACKET whose other end it reads as a `Bequest`; closed when it does not.
         """
         heir.setblocking(False)
         with self._changing:
@@ -234,13 +234,12 @@ class Bequest:
                 self._drop(name)
         return True
 
-    def read_all(self) -> bool:
-        """Take all messages that are there; True, for the last one who sends any is dead."""
+    def read_all(self) -> None:
+        """Take all messages that are there."""
         self._socket.setblocking(False)
         with suppress(BlockingIOError):
             while self.read():
                 pass
-        return True
 
     def enter(self, folder: Path) -> None:
         """Have what is in `folder`, and was the dead keeper's, lead to what this process has."""

@@ -83,7 +83,7 @@ ROW = np.dtype(
         ("upto", "i8"),
     ]
 )
-_MARKS_AT = _HEADER.fields["intent_next_block"][1]  # type: ignore[index]
+_MARKS_AT = _HEADER.fields["intent_next_block"][1]  # type: ignore[index]  # only scalars have None
 _MAGIC = b"shard04\0"
 
 

@@ -114,6 +114,7 @@ def main(folder: Path) -> None:
     note = Note(folder)
     note.say(WATCHING)
     if _outlived(folder, bequest):
+        bequest.read_all()
         bequest.enter(folder)
         _settle(folder, note)
 
@@ -123,17 +124,17 @@ def _outlived(folder: Path, bequest: Bequest) -> bool:
     try:
         owner = os.pidfd_open(memory_folder.owner_of(folder))
     except ProcessLookupError:
-        return bequest.read_all()
+        return True
     with os.fdopen(owner) as dead:
         if memory_folder.is_left_over(folder):  # another process has the number of a dead owner
-            return bequest.read_all()
+            return True
         poll = select.poll()
         poll.register(dead, select.POLLIN)
         poll.register(bequest, select.POLLIN)
         while True:
             ready = {descriptor for descriptor, _ in poll.poll()}
             if dead.fileno() in ready:
-                return bequest.read_all()
+                return True
             if not bequest.read():
                 poll.unregister(bequest)
                 return bool(poll.poll(_DYING_MS))

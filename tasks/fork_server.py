@@ -7,6 +7,7 @@ be replaced instead of 2 to 3, which the others lack meanwhile.
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from multiprocessing import connection, forkserver, resource_tracker, util
 from multiprocessing.popen_forkserver import Popen
 from multiprocessing.synchronize import SemLock
@@ -53,14 +54,16 @@ def take_names(queue: Any) -> None:
     """Have the semaphores of a multiprocessing queue go with the last process that has them.
 
     To be called once the processes at both ends have opened it. The tracker removes names only
-    while it lives, and they take shared memory.
+    while it lives, and they take shared memory. multiprocessing has no other way to be asked for
+    what it does at a queue's end.
     """
     locks = (queue._rlock, queue._wlock, queue._sem)
     names = {lock._semlock.name for lock in locks}
     ends: Mapping[Any, Any] = vars(util)["_finalizer_registry"]
     for end in list(ends.values()):
         if end._callback is SemLock._cleanup and end._args[0] in names:  # type: ignore[attr-defined]
-            end()
+            with suppress(FileNotFoundError):  # somebody has cleared them away
+                end()
 
 
 def _spawn_in_new_session(path: bytes, args: Sequence[Any], passfds: Sequence[int]) -> int:

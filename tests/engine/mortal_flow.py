@@ -57,7 +57,9 @@ def main(folder: Path, point: str, root: Path, last: str | None = None) -> None:
     memory_folder.root = lambda: root
     torch.set_num_threads(1)
     make_rule(CONFIG.rule).compile(np.dtype(np.float32))  # before the first progress is due
-    reactions = [When("progress", 1, lambda row: do(last, folder))] if last else []
+    # Refused from the start on, so that there is something that no checkpoint has.
+    when = "start" if last == "refuse" else "progress"
+    reactions = [When(when, 1, lambda row: do(last, folder))] if last else []
     if point == "warm start":
         reactions += [When("progress", 1, die)]
     elif point == "training":

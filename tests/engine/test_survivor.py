@@ -27,7 +27,6 @@ import sys, time
 from pathlib import Path
 from engine import memory, memory_folder
 from engine.keeper import Keeper
-from engine.run_memory import run_memory
 from engine.survivor import Survivor
 memory_folder.root = lambda: Path(sys.argv[1])
 folder = memory_folder.create("token---")
@@ -151,7 +150,7 @@ def test_one_that_was_stopped_for_long_gives_way_to_one_that_has_all_of_the_memo
 
 
 def num_kept(pid: int) -> int:
-    return sum(name.startswith("/dev/shm/") for name in opened(pid))
+    return sum(name.startswith(str(memory.shared_root())) for name in opened(pid))
 
 
 def test_one_whose_owner_is_done_is_gone(tmp_path, monkeypatch):
