@@ -34,6 +34,18 @@ with run_memory("token---") as folder:
     print(folder, flush=True)
     time.sleep(60)
 """
+#: Keeps memory and does nothing else, so that the files that it has open are the same at any time.
+KEEPER = """
+import sys, time
+from pathlib import Path
+from engine import memory_folder
+from engine.keeper import Keeper
+memory_folder.root = lambda: Path(sys.argv[1])
+folder = memory_folder.create("token---")
+keeper = Keeper(folder)
+print(folder, flush=True)
+time.sleep(60)
+"""
 #: Maps the memory, says so, and waits to be killed.
 USER = """
 import sys, time
@@ -234,7 +246,7 @@ def test_one_that_is_stopped_is_waited_for(tmp_path):
 
 
 def test_one_that_may_have_no_more_files_open_says_so_and_goes_on(tmp_path):
-    with running(OWNER, tmp_path, 100) as owner:
+    with running(KEEPER, tmp_path) as owner:
         folder = Path(told(owner))
         taken = {int(path.name) for path in Path(f"/proc/{owner.pid}/fd").iterdir()}
         room = [number for number in range(len(taken) + 2) if number not in taken]
