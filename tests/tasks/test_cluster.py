@@ -1,5 +1,6 @@
 """The cluster of a run: real processes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -18,7 +19,12 @@ from distributed.utils import get_mp_context
 
 from engine.config import ClusterConfig
 from engine.instructions import RunFailedError
-from tasks.cluster import open_cluster, threads_per_replica, workers_on_demand
+from tasks.cluster import (
+    environment_at_start,
+    open_cluster,
+    threads_per_replica,
+    workers_on_demand,
+)
 from tasks.fork_server import take_names
 from tests.engine.waiting import wait_until
 from tests.kills import real_kill
@@ -61,18 +67,55 @@ def fork_server(client: Client) -> psutil.Process:
     return psutil.Process(parent)
 
 
-def test_workers_keep_freed_memory_for_the_next_step(client: Client) -> None:
+#: Tells of the fork server in a process where nobody has started another one before.
+_TELL = """
+import json, os, sys
+from tasks.cluster import open_cluster
+from tests.tasks.test_cluster import CONFIG, fork_server
+if __name__ == "__main__":
+    with open_cluster(CONFIG) as client:
+        server = fork_server(client)
+        loaded = client.run(lambda: {"torch", "engine.replica_role"} <= sys.modules.keys())
+        facts = {
+            "trim threshold": server.environ().get("MALLOC_TRIM_THRESHOLD_"),
+            "ours": server.ppid() == os.getpid(),
+            "threads": server.num_threads(),
+            "session of its own": os.getsid(server.pid) == server.pid,
+            "loaded": list(loaded.values()),
+        }
+        print(json.dumps(facts))
+"""
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    folder = tmp_path_factory.mktemp("fork-server")
+    (folder / "tells.py").write_text(_TELL)
+    variables = {n: v for n, v in os.environ.items() if n not in environment_at_start()}
+    done = subprocess.run(
+        [sys.executable, "tells.py"],
+        cwd=folder,
+        env=variables | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told: dict[str, object] = json.loads(done.stdout)
+    return told
+
+
+def test_workers_keep_freed_memory_for_the_next_step(facts: dict[str, object]) -> None:
     # malloc has read its variables when the program began that the workers were forked from.
-    assert fork_server(client).environ()["MALLOC_TRIM_THRESHOLD_"] == str(2**30)
+    assert facts["trim threshold"] == str(2**30)
 
 
-def test_all_workers_are_forked_from_one_process_out_of_reach_of_signals(client: Client) -> None:
-    server = fork_server(client)
-    assert server.ppid() == os.getpid()
-    assert server.num_threads() == 1  # others would not exist in a fork, but hold locks there
-    assert os.getsid(server.pid) == server.pid != os.getsid(0)
-    loaded = client.run(lambda: {"torch", "engine.replica_role"} <= sys.modules.keys())
-    assert all(loaded.values())
+def test_all_workers_are_forked_from_one_process_out_of_reach_of_signals(
+    facts: dict[str, object],
+) -> None:
+    assert facts["ours"]
+    assert facts["threads"] == 1  # others would not exist in a fork, but hold locks there
+    assert facts["session of its own"]
+    assert facts["loaded"] == [True, True]
 
 
 def test_workers_have_the_variables_that_were_set_since_the_fork_server_began(
@@ -96,11 +139,10 @@ if __name__ == "__main__":
 
 def test_no_process_outlives_one_that_is_killed(tmp_path: Path) -> None:
     (tmp_path / "opens.py").write_text(_OPEN)
-    root = str(Path(__file__).parents[2])
     parent = subprocess.Popen(
         [sys.executable, "opens.py"],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": root},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         text=True,
     )
