@@ -17,6 +17,7 @@ from engine.instructions import RunFailedError
 from engine.tls import check_files
 from tasks.fork_server import start_fork_server
 from tasks.nanny import WatchfulNanny
+from tasks.pipe_queue import replace_queues
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -79,6 +80,7 @@ def open_cluster(config: ClusterConfig, *, with_shards: bool = True) -> Iterator
         stack.enter_context(_main_module_hidden())
         variables = dict(os.environ)
         start_fork_server(environment_at_start())
+        replace_queues()
         cluster = stack.enter_context(_started(config, _workers(config, with_shards, variables)))
         client = stack.enter_context(_client(cluster))
         client.wait_for_workers(len(cluster.worker_spec), timeout=config.start_timeout_s)

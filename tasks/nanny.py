@@ -9,7 +9,6 @@ from distributed import Nanny, Status
 
 from engine.losses import MAX_FRUITLESS, in_words
 from engine.roles import ENDINGS, Ending
-from tasks.fork_server import take_names
 from tasks.out_of_memory import counter_of, oom_kills
 
 #: How long closing waits for a busy worker before it is killed.
@@ -52,12 +51,7 @@ class WatchfulNanny(Nanny):
                 self._worker_pid = self.pid or self._worker_pid
             self._worker_pid = self.pid or self._worker_pid
             self._note_oom_kills()
-            status = starting.result()
-            if status is Status.running and self.process:
-                for queue in (self.process.init_result_q, self.process.child_stop_q):
-                    if queue:  # else the process has just ended
-                        take_names(queue)
-            return status
+            return starting.result()
         finally:
             starting.cancel()
 

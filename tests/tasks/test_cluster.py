@@ -15,7 +15,6 @@ import psutil
 import pytest
 import torch
 from distributed import Client, get_worker
-from distributed.utils import get_mp_context
 
 from engine.config import ClusterConfig
 from engine.instructions import RunFailedError
@@ -25,8 +24,6 @@ from tasks.cluster import (
     threads_per_replica,
     workers_on_demand,
 )
-from tasks.fork_server import take_names
-from tests.engine.waiting import wait_until
 from tests.kills import real_kill
 
 pytestmark = pytest.mark.dask
@@ -170,49 +167,32 @@ def test_a_killed_worker_comes_back_and_its_task_runs_again(client: Client) -> N
     assert client.submit(os.getpid, resources={"shard-0": 1}, pure=False).result(30) != victim
 
 
-def named_semaphores(pid: int) -> list[Path]:
-    """Those of a process, which has them mapped under names that they had at first."""
-    maps = [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
-    inodes = {int(fields[4]) for fields in maps if fields[-1] == "(deleted)"}
-    return [path for path in Path("/dev/shm").glob("sem.*") if path.stat().st_ino in inodes]
-
-
-def test_semaphores_have_no_names_that_a_killed_run_would_leave() -> None:
-    """Those of the queues between Dask's nannies and workers, of one that was replaced too."""
-    others = set(named_semaphores(os.getpid()))
+_WITHOUT_SEMAPHORES = """
+import os, signal
+from multiprocessing.synchronize import SemLock
+from tasks.cluster import open_cluster
+from tests.tasks.test_cluster import CONFIG
+def refuse(*_):
+    raise OSError("no semaphore, please")
+if __name__ == "__main__":
+    SemLock.__init__ = refuse
     with open_cluster(CONFIG) as client:
-        assert set(named_semaphores(os.getpid())) == others
-        victim = client.submit(os.getpid, resources={"shard-0": 1}).result(timeout=30)
-        real_kill(victim, "dask worker")
-        client.submit(os.getpid, resources={"shard-0": 1}, pure=False).result(timeout=30)
-        wait_until(lambda: set(named_semaphores(os.getpid())) == others, "nor has the new one's")
-
-
-def test_a_queue_goes_on_without_the_names_of_its_semaphores() -> None:
-    others = set(named_semaphores(os.getpid()))
-    queue = get_mp_context().Queue()  # type: ignore[no-untyped-call]
-    assert len(set(named_semaphores(os.getpid())) - others) == 3
-    take_names(queue)
-    assert set(named_semaphores(os.getpid())) == others
-    queue.put("it goes on")
-    assert queue.get(timeout=10) == "it goes on"
-    queue.close()
-    queue.join_thread()
-
-
-def test_the_process_that_removes_the_others_has_a_session_of_its_own() -> None:
-    """In a process where nobody has started it before."""
-    code = """
-import os, psutil
-from tasks.fork_server import start_fork_server
-start_fork_server({})
-commands = {child.pid: " ".join(child.cmdline()) for child in psutil.Process().children()}
-(tracker,) = (pid for pid, command in commands.items() if "resource_tracker" in command)
-print(os.getsid(tracker) == tracker)
+        victim = client.submit(os.getpid, resources={"shard-0": 1}).result(30)
+        os.kill(victim, signal.SIGKILL)
+        client.submit(os.getpid, resources={"shard-0": 1}, pure=False).result(30)
 """
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "True\n"
+
+
+def test_no_semaphore_has_a_name_that_a_killed_run_would_leave(tmp_path: Path) -> None:
+    """Those of multiprocessing's queues do; a worker starts, is replaced and stops without any."""
+    (tmp_path / "opens.py").write_text(_WITHOUT_SEMAPHORES)
+    subprocess.run(
+        [sys.executable, "opens.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=True,
+        timeout=60,
+    )
 
 
 def test_a_killed_worker_comes_back_however_long_its_start_takes(client: Client) -> None:
