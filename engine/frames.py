@@ -21,6 +21,7 @@ from torch import Tensor
 _HEAD = struct.Struct("<4sIQI")
 _CHECK = struct.Struct("<I")
 _MAGIC = b"VDF2"
+_in_json = json.JSONEncoder(separators=(",", ":")).encode
 #: Bytes that are checked and sent at a time: they stay in the cache.
 BLOCK = 1 << 17
 #: Bytes that are received and checked at a time, for which a receiver is woken once.
@@ -59,7 +60,7 @@ def send(sock: socket.socket, message: Message, payload: Buffer = b"") -> None:
 
 def send_message(sock: socket.socket, message: Message, payload_length: int) -> None:
     """Begin a frame: all of it that comes before the payload."""
-    body = json.dumps(message, separators=(",", ":")).encode()
+    body = _in_json(message).encode()
     if len(body) > MAX_MESSAGE:
         raise ValueError(f"message {message.get('op')!r} has {len(body)} bytes, cap {MAX_MESSAGE}")
     head = _HEAD.pack(_MAGIC, len(body), payload_length, crc32(body))
@@ -100,7 +101,7 @@ def receive(
         _receive_exactly(sock, memoryview(end))
         _require(_CHECK.unpack(end) == (check,), "payload", payload_length)
     try:
-        message = json.loads(body)
+        message = json.loads(body.decode())
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"message is no JSON: {error}") from error
     if not isinstance(message, dict) or not isinstance(message.get("op"), str):
