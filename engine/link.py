@@ -149,7 +149,7 @@ class ShardLink:
 def _watch(sock: socket.socket, end: float) -> None:
     """Look for something to receive until `end`.
 
-    It keeps the core: one that is given away (`sched_yield`) may come back 4 ms later.
+    It keeps the core: given away (`sched_yield`), the scheduler may give it to others for a slice.
     """
     poll = select.poll()
     poll.register(sock, select.POLLIN)
