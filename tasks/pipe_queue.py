@@ -2,7 +2,8 @@
 
 multiprocessing's own have three semaphores each, files in shared memory with a name, which stay for
 ever if all who would remove them are killed. They guard against several readers and writers at
-once; here each message is small, so that the kernel writes it whole, and one thread reads.
+once. Here one thread reads, and where two processes write, messages are so small that the kernel
+writes each whole.
 """
 
 from multiprocessing.connection import Connection
