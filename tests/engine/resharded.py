@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +20,10 @@ import torch
 from engine import replica_role, training
 from engine.checkpoint import Checkpoint
 from engine.config import ClusterConfig, DownpourConfig, RuleConfig, ScheduleConfig
+from engine.problem import ProblemFactory
 from engine.rules import make_rule
-from tests.engine.problems import NUM_SAMPLES, RULES, rule_name
+from engine.torch_problem import TorchProblem
+from tests.engine.problems import NUM_SAMPLES, RULES, classifier, rule_name
 from tests.engine.rows import Listener, Row
 from tests.engine.threaded import ThreadedRun
 from tests.kills import was_killed
@@ -44,12 +47,18 @@ def settings(rule: RuleConfig) -> DownpourConfig:
     return replace(CONFIG, rule=rule)
 
 
-def live(folder: Path, config: DownpourConfig, num_shards: int, heard: Listener) -> Checkpoint:
+def live(
+    folder: Path,
+    config: DownpourConfig,
+    num_shards: int,
+    heard: Listener,
+    factory: ProblemFactory = classifier,
+) -> Checkpoint:
     """Begin or go on, to the end."""
     cluster = ClusterConfig(
         num_replicas=1, num_shards=num_shards, allow_resharding=True, heartbeat_timeout_s=600
     )
-    run = ThreadedRun(folder, config, cluster, heard)
+    run = ThreadedRun(folder, config, cluster, heard, factory=factory)
     try:
         run.start_all()
         final = run.drive()
@@ -60,28 +69,55 @@ def live(folder: Path, config: DownpourConfig, num_shards: int, heard: Listener)
     return final
 
 
-class Mortal(Listener):
-    """Kills its own process once a row tells of new samples, where an epoch has not ended."""
-
-    def __init__(self, event: str) -> None:
-        self._event = event
+class DiesAtCheckpoint(Listener):
+    """Kills its own process at a checkpoint with new samples, where an epoch has not ended."""
 
     def __call__(self, row: Row) -> None:
         super().__call__(row)
-        if row["event"] != self._event or not row["samples"] % NUM_SAMPLES:
+        if row["event"] != "checkpoint" or not row["samples"] % NUM_SAMPLES:
             return
         if row["samples"] > self.of("start")[0]["resumed_at_samples"]:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class DiesAtGradient(TorchProblem):
+    """Kills its own process in its 38th gradient, when the log has the 36th or the 37th, too.
+
+    An epoch takes 31 updates: four such lives end 5 to 24 updates after the beginning of one,
+    whichever of the two was logged.
+    """
+
+    _num_gradients = 0
+
+    def gradient_(self, parameters: torch.Tensor, payload: Any, grad: torch.Tensor) -> float:
+        self._num_gradients += 1
+        if self._num_gradients == 38:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().gradient_(parameters, payload, grad)
+
+
+def mortal_classifier() -> TorchProblem:
+    """The classifier whose life is short."""
+    return classifier(kind=DiesAtGradient)
+
+
+def live_briefly(folder: Path, config: DownpourConfig, num_shards: int) -> None:
+    """Begin or go on, until killed."""
+    if config.durability == "power":
+        live(folder, config, num_shards, Listener(), mortal_classifier)
+    else:
+        live(folder, config, num_shards, DiesAtCheckpoint())
+
+
 def lives(folder: Path, config: DownpourConfig, numbers: Sequence[int]) -> None:
     """One life after another."""
-    event = "progress" if config.durability == "power" else "checkpoint"
     for life, num_shards in enumerate(numbers):
         last = life == len(numbers) - 1
         if not (pid := os.fork()):
-            heard = Listener() if last else Mortal(event)
-            live(folder, config, num_shards, heard)
+            if last:
+                live(folder, config, num_shards, Listener())
+            else:
+                live_briefly(folder, config, num_shards)
             os._exit(0)
         _, status = os.waitpid(pid, 0)
         if not last:
