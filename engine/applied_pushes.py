@@ -67,6 +67,11 @@ class AppliedPushes:
         rows = self.rows[(self.rows["used"] == 1) & (self.rows["fenced"] == 0)]
         return {(int(r["replica"]), int(r["incarnation"])): int(r["high"]) for r in rows}
 
+    def ended(self) -> set[Holder]:
+        """The lives that may not push any more, as far as they are remembered."""
+        rows = self.rows[(self.rows["used"] == 1) & (self.rows["fenced"] == 1)]
+        return {(int(r["replica"]), int(r["incarnation"])) for r in rows}
+
     def _find_row(self, replica: int, incarnation: int) -> int:
         rows = self.rows
         own = (rows["used"] == 1) & (rows["replica"] == replica)

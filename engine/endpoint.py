@@ -78,7 +78,8 @@ class ShardEndpoint:
         self.shard = shard
         self.lock = threading.Lock()
         self.log = log
-        self.gate = Gate(self.lock, shard.sequences(), log.has_room if log else None)
+        has_room = log.has_room if log else None
+        self.gate = Gate(self.lock, shard.sequences(), has_room, shard.ended())
         self._vectors = vectors
         self.place = place
         self._token = token

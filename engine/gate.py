@@ -1,7 +1,7 @@
 """Holds back pushes for a moment, so that the snapshots of all shards contain the same ones."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from engine.ledger import Holder
 
@@ -31,17 +31,19 @@ class Gate:
         lock: threading.Lock,
         handled: Mapping[Holder, int],
         has_room: Callable[[], bool] | None = None,
+        ended: Collection[Holder] = (),
     ) -> None:
         """An open gate.
 
         Args:
             handled: the highest sequence number of each life so far.
             has_room: False while new pushes have to wait for room; None: there always is some.
+            ended: the lives that are over, of which nothing more needs to be waited for.
         """
         self._has_room = has_room or (lambda: True)
         self._changed = threading.Condition(lock)
         self._handled = dict(handled)
-        self._ended: set[Holder] = set()
+        self._ended = set(ended)
         self._limits: dict[Holder, int] | None = None  # None: open
 
     def pass_through(self, holder: Holder, sequence: int) -> None:
@@ -59,7 +61,9 @@ class Gate:
             self._changed.wait(_LOOK_S)
 
     def handled(self, holder: Holder, sequence: int) -> None:
-        """A push was applied or refused."""
+        """A push was applied or refused; late ones of a life that is over do not matter."""
+        if holder in self._ended:
+            return
         self._handled[holder] = max(sequence, self._handled.get(holder, 0))
         if self._limits is not None:
             self._changed.notify_all()

@@ -33,6 +33,7 @@ class Losses:
         self._lives: dict[tuple[str, int], _Lives] = {}
         self._endings: dict[int, str] = {}  # pid -> how it ended
         self._verdict: str | None = None
+        self._untold: set[int] = set()  # pids lost up to the verdict
         self._verdict_since: float | None = None
 
     def lost(self, role: str, index: int, pid: int, worker: str, reason: str) -> None:
@@ -71,12 +72,14 @@ class Losses:
             return
         if self._verdict_since is None:
             self._verdict_since = now
-        pids = {pid for lives in self._lives.values() for pid in lives.reasons}
-        if pids <= self._endings.keys() or now - self._verdict_since > TELLING_S:
+        if self._untold <= self._endings.keys() or now - self._verdict_since > TELLING_S:
             raise RunFailedError("\n  ".join([self._verdict, *self._summary()]))
 
     def _give_up(self, verdict: str) -> None:
-        self._verdict = self._verdict or verdict
+        if self._verdict is None:
+            self._verdict = verdict
+            # Not those lost while these are waited for: who goes on dying would be waited for, too.
+            self._untold = {pid for lives in self._lives.values() for pid in lives.reasons}
 
     def _summary(self) -> Iterator[str]:
         for (role, index), lives in sorted(self._lives.items()):

@@ -6,6 +6,7 @@ from engine.config import ClusterConfig
 from engine.frames import Message
 from engine.instructions import Drop, Instruction, Record, RunFailedError, Send
 from engine.seats import ReplicaSeat, Seat, Seats, ShardSeat
+from engine.silence import Silence
 
 
 class Roster:
@@ -15,6 +16,7 @@ class Roster:
         """Start with the shards on `seats`; None: nobody is connected yet."""
         seats = seats or Seats(cluster.num_replicas, cluster.num_shards)
         self._cluster = cluster
+        self.silence = Silence(cluster)
         self.replicas, self.shards = seats.replicas, seats.shards
         self._places = seats.shard_peers  # peer -> role and index
 
@@ -98,11 +100,9 @@ class Roster:
 
     def silent(self, now: float) -> Iterator[tuple[int, Instruction, str]]:
         """Peers that have not been heard for too long, each with what ends it and the reason."""
-        timeout = self._cluster.heartbeat_timeout_s
-        for peer, place in list(self._places.items()):
-            seat = self.seat(*place)
-            if now - seat.heard > timeout:
-                yield peer, Drop(peer, seat.pid, seat.worker), f"silent for {timeout:g} s"
+        for seat in self.silence.of(self.seated, now):
+            assert seat.peer is not None
+            yield seat.peer, Drop(seat.peer, seat.pid, seat.worker), self.silence.reason
 
     def check_absent(self, now: float) -> None:
         """A run needs every shard and some replica, and does not wait for them for ever.

@@ -199,6 +199,10 @@ class ParameterShard:
         """The highest sequence number applied of each life that may still push."""
         return self._applied.sequences()
 
+    def ended(self) -> set[Holder]:
+        """The lives that may not push any more, as far as they are remembered."""
+        return self._applied.ended()
+
     def copy(self) -> tuple[Tensor, dict[str, Tensor], int]:
         """Copies of values and slots, and the version they belong to."""
         self._check_owner()

@@ -22,6 +22,7 @@ from engine.instructions import RunFailedError
 from engine.problem import Problem
 from engine.processes import end_process
 from engine.seats import Seat
+from engine.silence import Silence
 from engine.synchronous.plan import Plan, Step
 from engine.synchronous.spec import SynchronousSpec
 
@@ -50,6 +51,7 @@ class SynchronousDriver:
         self._epoch_size = sum(problem.unit_sizes)
         self._newest = start
         self._seats = [Seat() for _ in range(spec.num_ranks)]
+        self._silence = Silence(cluster)
         self._samples = [0] * spec.num_ranks
         self._attempt = 0
         self._training = False
@@ -177,12 +179,12 @@ class SynchronousDriver:
                 other.peer = None
 
     def _drop_silent(self) -> None:
-        timeout = self._cluster.heartbeat_timeout_s
-        for rank, seat in enumerate(self._seats):
-            if seat.peer is not None and time.monotonic() - seat.heard > timeout:
-                self._server.drop(seat.peer)
-                end_process(seat.pid)
-                self._lose(rank, f"silent for {timeout:g} s")
+        for seat in self._silence.of(self._seats, time.monotonic()):
+            if seat.peer is None or (rank := self._rank_of(seat.peer)) is None:
+                continue  # dropped with the one before
+            self._server.drop(seat.peer)
+            end_process(seat.pid)
+            self._lose(rank, self._silence.reason)
 
     def _progress(self, rank: int, message: Message) -> None:
         self._samples[rank] += message["samples"]

@@ -1,6 +1,7 @@
 """A coordinator without sockets: replicas and shards that say what the real ones say."""
 
 import itertools
+import math
 from typing import Any
 
 from engine.config import ClusterConfig, DownpourConfig
@@ -129,10 +130,15 @@ class Conversation:
 
     def tick_with_heartbeats(self, seconds: float, peers: list[int]) -> list[Instruction]:
         """Time passes, during which only `peers` are heard."""
-        self.now += seconds
-        for peer in peers:
-            self.say(peer, "heartbeat")
-        return self.tick()
+        out: list[Instruction] = []
+        before, num_ticks = self.now, math.ceil(4 * seconds)
+        for tick in range(1, num_ticks + 1):
+            self.now = before + seconds * tick / num_ticks
+            for peer in peers:
+                self.say(peer, "heartbeat")
+            out += self.tick()
+        self.out = out
+        return out
 
     def fenced(self, shard: int, replica: int, incarnation: int, progress: Any) -> None:
         self.say(shard, "fenced", replica=replica, incarnation=incarnation, progress=progress)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from engine import replica_role, training
 from engine.checkpoint import Checkpoint
 from engine.config import DownpourConfig, MomentumConfig, ScheduleConfig
 from engine.rules import make_rule
@@ -31,7 +32,7 @@ CONFIG = DownpourConfig(
     rule=MomentumConfig(learning_rate=0.05),
     schedule=ScheduleConfig(drop_at=(0.3, 0.617), drop_by=(2.0, 3.0), anneal="cosine"),
     validate_every_epochs=99.0,
-    checkpoint_every_s=0.02,
+    checkpoint_every_s=0.01,
     max_checkpoint_share=1.0,
 )
 
@@ -60,6 +61,7 @@ def wait_for_checkpoint(folder: Path, pid: int) -> None:
 def main(folder: Path, seed: int) -> None:
     """Kill NUM_KILLS lives at random moments; let the last one end by itself."""
     torch.set_num_threads(1)
+    replica_role._REPORT_S, training._TICK_S = 0.02, 0.002  # there is more to tell, and sooner
     make_rule(CONFIG.rule).compile(np.dtype(np.float32))  # once for all that are forked
     rng = random.Random(seed)
     for life in range(NUM_KILLS + 1):
@@ -68,7 +70,7 @@ def main(folder: Path, seed: int) -> None:
             os._exit(0)
         if life < NUM_KILLS:
             wait_for_checkpoint(folder, pid)
-            time.sleep(rng.uniform(0.0, 0.03))
+            time.sleep(rng.uniform(0.0, 0.1))
             os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         if life < NUM_KILLS:

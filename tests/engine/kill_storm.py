@@ -58,8 +58,9 @@ def wave() -> Tensor:
 
 
 def replies(folder: Path) -> list[dict[str, int]]:
-    """The replies that reached the client."""
-    return [json.loads(line) for line in (folder / "replies").read_text().splitlines()]
+    """The replies that reached the client whole."""
+    *lines, _ = (folder / "replies").read_text().split("\n")
+    return [json.loads(line) for line in lines]
 
 
 def serve(folder: Path, epoch: int, stop_after: int | None) -> None:

@@ -9,6 +9,7 @@ does last: have the disk refuse any more checkpoints, or kill or stop its surviv
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,6 @@ def main(folder: Path, point: str, root: Path, last: str | None = None) -> None:
     memory_folder.root = lambda: root
     torch.set_num_threads(1)
     make_rule(CONFIG.rule).compile(np.dtype(np.float32))  # before the first progress is due
-    # Refused from the start on, so that there is something that no checkpoint has.
     when = "start" if last == "refuse" else "progress"
     reactions = [When(when, 1, lambda row: do(last, folder))] if last else []
     if point == "warm start":
@@ -69,7 +69,9 @@ def main(folder: Path, point: str, root: Path, last: str | None = None) -> None:
         arm_commit(folder, final=point == "final snapshot")
     after_warm_start: list[Any] = []
     heard = Meddler(*reactions)
-    with process_run(folder, CONFIG, heard, context="fork", salvaging=True) as run:
+    # What it acknowledges no checkpoint may have, where the disk is to refuse the survivor's.
+    config = replace(CONFIG, checkpoint_every_s=3600.0) if last == "refuse" else CONFIG
+    with process_run(folder, config, heard, context="fork", salvaging=True) as run:
         if point == "beginning":
             die()
         run.start_all()

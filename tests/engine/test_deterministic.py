@@ -22,5 +22,7 @@ def test_twenty_kills_of_everything_change_no_bit_of_the_final_weights(tmp_path)
     assert len(starts) == deterministic.NUM_KILLS + 1
     resumed_at = [row["resumed_at_samples"] for row in starts]
     assert resumed_at == sorted(resumed_at)
+    assert resumed_at[-1] < deterministic.CONFIG.num_epochs * NUM_SAMPLES  # all of them mattered
+    assert len(set(resumed_at)) > 5  # and not at the same point
     assert any(samples % NUM_SAMPLES for samples in resumed_at)  # in the middle of an epoch
     assert torch.equal(latest(tmp_path / "killed").read_parameters(), whole.read_parameters())

@@ -54,11 +54,32 @@ def test_pushes_up_to_the_cut_pass_and_the_next_one_waits_for_the_snapshot(lock)
     assert order == [5, "snapshot", 6]
 
 
-def test_a_push_that_never_comes_is_not_waited_for_once_its_sender_is_fenced(lock):
+def never_waits(gate: Gate, monkeypatch) -> None:
+    """Let waiting for anything fail."""
+
+    def wait(*arguments):
+        pytest.fail("waits")
+
+    monkeypatch.setattr(gate._changed, "wait", wait)
+
+
+def test_a_push_that_never_comes_is_not_waited_for_once_its_sender_is_fenced(lock, monkeypatch):
     gate = Gate(lock, {ALICE: 4})
     gate.close()
     gate.end(BOB)
+    never_waits(gate, monkeypatch)
     assert gate.wait_for_cut({ALICE: 4, BOB: 9})
+
+
+def test_late_pushes_of_who_is_fenced_are_in_no_cut(lock, monkeypatch):
+    fenced_before = Gate(lock, {ALICE: 4}, ended=[BOB])
+    fenced_now = Gate(lock, {ALICE: 4, BOB: 8})
+    fenced_now.end(BOB)
+    for gate in (fenced_before, fenced_now):
+        gate.handled(BOB, 9)  # refused
+        assert gate.close() == {ALICE: 4}
+        never_waits(gate, monkeypatch)
+        assert gate.wait_for_cut({ALICE: 4, BOB: 9})
 
 
 def test_a_push_that_is_missing_for_long_is_left_out(lock, monkeypatch):

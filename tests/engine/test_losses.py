@@ -39,6 +39,17 @@ def test_the_word_of_a_parent_is_waited_for_but_not_for_ever():
         losses.check(now=5.1 + TELLING_S)
 
 
+def test_who_is_lost_later_is_not_waited_for():
+    losses = Losses(max_restarts=1)
+    lost_all(losses)
+    losses.check(now=5.0)
+    for pid in (11, 12, 13):
+        losses.ended(pid, -9)
+    losses.lost("replica", 0, 15, "tcp://0", "connection closed")
+    with pytest.raises(RunFailedError, match=r"process 15 was lost \(connection closed\)"):
+        losses.check(now=5.1)
+
+
 def test_as_many_losses_as_allowed_are_no_failure():
     losses = Losses(max_restarts=2)
     lost_all(losses)

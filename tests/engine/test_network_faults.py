@@ -19,6 +19,7 @@ from engine.connections import connect
 from engine.endpoint import ShardEndpoint
 from engine.frames import receive, send
 from engine.problem import ProblemFactory
+from engine.silence import Silence
 from engine.torch_problem import TorchProblem
 from tests.engine.problems import NUM_SAMPLES, UNIT_SIZES, classifier
 from tests.engine.proxy import Proxy
@@ -109,7 +110,7 @@ def finished_without_a_timeout(
     heard = Listener()
     with threaded_run(folder, config, heard, factory=factory) as run:
         coordinator = Proxy(run.server.address, **slow)
-        run.training._coordinator._roster._cluster = TIGHT
+        run.training._coordinator._roster.silence = Silence(TIGHT)
         run.spec = replace(
             run.spec,
             coordinator=coordinator.address,

@@ -9,7 +9,7 @@ from engine import checkpoint
 from engine.checkpoint import Checkpoint
 from engine.config import AdagradConfig, DownpourConfig, MomentumConfig
 from engine.replay import ReplayError, replay
-from tests.engine.problems import classifier
+from tests.engine.problems import NUM_SAMPLES, classifier
 from tests.engine.rows import Listener, Meddler, StoppedByTestError, When, stop
 from tests.engine.threaded import latest, threaded_run
 
@@ -52,7 +52,7 @@ def test_an_asynchronous_run_is_repeated_bit_for_bit(tmp_path, changed):
 
 
 def test_a_run_that_lost_a_replica_and_a_shard_and_was_resumed_is_repeated(tmp_path):
-    settings = config(num_epochs=20, checkpoint_every_s=0.2)
+    settings = config(num_epochs=20, checkpoint_every_s=0.2, max_checkpoint_share=1.0)
     heard = Meddler(
         When("progress", 2, lambda row: run.hang_up_on("replica", 0)),
         When("progress", 3, lambda row: run.hang_up_on("shard", 1)),
@@ -66,6 +66,7 @@ def test_a_run_that_lost_a_replica_and_a_shard_and_was_resumed_is_repeated(tmp_p
     assert heard.of("replica_lost")
     assert heard.of("shard_lost")
     first, middle = checkpoint.read(tmp_path / "checkpoints" / "000000"), latest(tmp_path)
+    assert 0 < middle.num_counted < 20 * NUM_SAMPLES
     assert torch.equal(replayed(tmp_path, settings, first, middle), middle.read_parameters())
 
     with threaded_run(tmp_path, settings, Listener()) as run:

@@ -21,8 +21,9 @@ def test_twenty_kills_lose_no_acknowledged_push_and_apply_none_twice(tmp_path):
     assert sequences == list(range(1, len(answers) + 1))
     assert [answer["version"] for answer in answers] == sequences
     assert len({answer["epoch"] for answer in answers}) == NUM_KILLS + 1
-    # A kill between two pushes would prove little: most must have hit one in the middle.
-    assert sum(answer["duplicate"] for answer in answers) > NUM_KILLS / 4
+    # A kill between two pushes would prove little: half of them hit one in the middle, so that
+    # fewer than two do in one of 50,000 runs.
+    assert sum(answer["duplicate"] for answer in answers) >= 2
 
     values, velocity = torch.zeros(SIZE), torch.zeros(SIZE)
     for sequence in sequences:
