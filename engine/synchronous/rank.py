@@ -16,6 +16,7 @@ from engine import checkpoint
 from engine.coordinator_link import CoordinatorLink
 from engine.device import device_of, take_gpu
 from engine.frames import Message
+from engine.instructions import RunFailedError
 from engine.problem import Problem, ProblemFactory
 from engine.synchronous.averaging import averager
 from engine.synchronous.backend import agreed_backend
@@ -83,6 +84,8 @@ def _attempt(
         loop = RankLoop(spec, rank, problem, averager(problem), link, start, int(begin["id"]))
         loop.run(ended, save)
         ended.wait()
+    except RunFailedError:  # no rank can go on
+        raise
     except RuntimeError as error:
         # Whatever gloo and nccl raise when a peer is gone is a RuntimeError. The driver, which
         # notices a lost rank too, then hangs up on everybody; otherwise the error is our own.
