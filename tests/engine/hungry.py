@@ -6,6 +6,7 @@ python -m tests.engine.hungry FOLDER CGROUP
 import functools
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from engine.config import DownpourConfig
@@ -20,8 +21,9 @@ SETTINGS = DownpourConfig(minibatch_size=CONFIG.minibatch_size, num_epochs=CONFI
 def main(folder: Path, cgroup: Path) -> None:
     (cgroup / "cgroup.procs").write_text(str(os.getpid()))
     factory = functools.partial(greedy, str(folder), pause_s=0.002)
-    with open_cluster(CLUSTER) as client:
-        train_downpour(client, factory, SETTINGS, CLUSTER, folder, {})
+    cluster = replace(CLUSTER, heartbeat_timeout_s=60.0)  # who takes memory may be quiet for long
+    with open_cluster(cluster) as client:
+        train_downpour(client, factory, SETTINGS, cluster, folder, {})
 
 
 if __name__ == "__main__":
